@@ -1,0 +1,46 @@
+# Assumes python3 (3.11 or newer, with venv) and make; everything else is made here, in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.synced
+PRESET ?= demo
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export DVC_NO_ANALYTICS := true
+
+.PHONY: install demo demo-full test test-all check fix bench params
+
+install: $(STAMP)
+
+$(STAMP): requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	touch $@
+
+demo: install                  # the whole chain on the embedded corpus
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+
+test: install                  # what every change must pass
+	$(BIN)/python -m pytest
+
+test-all: install              # adds the long ones
+	$(BIN)/python -m pytest -m "not gpu and not hub and not bench"
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+
+fix: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install
+	$(BIN)/python -m pytest -m bench -s
+
+params:                        # make params PRESET=gpu16
+	@test -f pipeline/presets/$(PRESET).yaml || { echo "no preset $(PRESET); there are: $(basename $(notdir $(wildcard pipeline/presets/*.yaml)))"; exit 2; }
+	@if [ -f params.yaml ] && ! cmp -s params.yaml pipeline/presets/$(PRESET).yaml; then cp params.yaml params.yaml.old; echo "your params.yaml is kept as params.yaml.old"; fi
+	@cp pipeline/presets/$(PRESET).yaml params.yaml
+	@mkdir -p checkpoints
+	@echo "params.yaml is now $(PRESET)"

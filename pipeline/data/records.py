@@ -1,0 +1,142 @@
+"""What flows between the stages: the json of clips, drops with their reasons, counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+from pipeline.data.shards import decode_json
+
+
+class Reason(StrEnum):
+    """Why an item or a clip was left out; a closed list."""
+
+    # ingest: the recording
+    AUDIO_MISSING = "audio_missing"
+    NOT_AUDIO = "not_audio"
+    UNREADABLE = "unreadable"
+    NO_AUDIO_STREAM = "no_audio_stream"
+    EMPTY = "empty"
+    TRUNCATED = "truncated"
+    NO_CLIPS = "no_clips"
+    BAD_ROW = "bad_row"
+    # ingest: one clip of it
+    TOO_SHORT = "too_short"
+    SILENT = "silent"
+    BAD_VALUES = "bad_values"
+    CLIPPED = "clipped"
+    # lyrics, transcribe
+    NO_LYRICS = "no_lyrics"
+    BAD_ENCODING = "bad_encoding"
+    HAS_LYRICS = "has_lyrics"
+    NO_SPEECH = "no_speech"
+    # retrieve, pack
+    NO_CAPTION = "no_caption"
+    TOO_FEW_EXAMPLES = "too_few_examples"
+    MISSING_COLUMN = "missing_column"
+
+
+NORMAL_REASONS = frozenset(
+    {Reason.AUDIO_MISSING, Reason.NOT_AUDIO, Reason.NO_LYRICS, Reason.HAS_LYRICS, Reason.NO_SPEECH}
+)
+"""Reasons that say nothing bad of the corpus; `max_drop_share` does not count them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """One item, or one clip of it, that was left out."""
+
+    item: str
+    """Upstream id of the recording, or the key of the clip in a column stage."""
+    reason: Reason
+    detail: str = ""
+    clip: str | None = None
+    """Key of the clip where only that clip is dropped, not the item."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line for a side file of the folder, such as `tracks.jsonl`."""
+
+    file: str
+    value: dict[str, Any]
+
+
+class Caption(TypedDict):
+    """A text about a clip."""
+
+    text: str
+    source: str
+    """`human`, `tags`, `model` or `template`."""
+    author: NotRequired[str]
+
+
+class Phrase(TypedDict):
+    """A sung phrase; times in seconds from the start of the clip, where known."""
+
+    text: str
+    start_s: float | None
+    end_s: float | None
+    source: str
+    """`score`, `tag` or `asr`."""
+    confidence: NotRequired[float]
+
+
+class ClipJson(TypedDict):
+    """Member `json` of ingest: what is known of a clip before any model has seen it."""
+
+    key: str
+    corpus: str
+    track: str
+    """Upstream id of the recording."""
+    span_s: list[float]
+    """Start and end within the decoded recording."""
+    sample_rate_hz: int
+    num_samples: int
+    captions: list[Caption]
+    aspects: list[str]
+    groups: dict[str, str]
+    fingerprint: str
+    official_split: str | None
+    """`train` or `test` where the corpus says so."""
+    audio: dict[str, Any]
+    """Source format, loudness before and gain applied, true peak, whether the ceiling limited the gain."""
+    licence: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """One recording as it exists upstream, as a source reports it."""
+
+    id: str
+    path: Path | None
+    """The audio file; None where the corpus names a recording that is not on disk."""
+    missing: str = ""
+    """Where audio was looked for, when there is none."""
+    span_s: tuple[float, float] | None = None
+    """The part of a longer file that the corpus means; None for the whole file."""
+    captions: tuple[Caption, ...] = ()
+    aspects: tuple[str, ...] = ()
+    groups: dict[str, str] = field(default_factory=dict[str, str])
+    official_split: str | None = None
+    licence: str | None = None
+
+
+def count_drops(drops: Iterable[Drop]) -> Counter[str]:
+    """Count drops by reason."""
+    return Counter(str(drop.reason) for drop in drops)
+
+
+def all_captions(members: Mapping[str, bytes | memoryview]) -> list[Caption]:
+    """Captions of a clip from joined columns: its corpus' own, then those that `describe` made.
+
+    Args:
+        members: `json`, and `describe.json` if that column was joined.
+    """
+    own: list[Caption] = decode_json(members["json"])["captions"]
+    made: list[Caption] = decode_json(members["describe.json"])["captions"] if "describe.json" in members else []
+    return own + made

@@ -1,0 +1,303 @@
+"""Tar shards: written the same to the byte every time, read by mapping the file into memory.
+
+A shard is a plain tar that any WebDataset reader reads. Beside the shards of a folder lies `index.json` with the
+offset of every member, so that our reader needs no header scan and reaches any sample at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import mmap
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.storage import atomic_path, write_bytes
+from pipeline.errors import ContractError, ParamsError
+
+INDEX_NAME = "index.json"
+INDEX_SCHEMA = 1
+TAR_BLOCK_BYTES = 512
+ABSENT = -1
+
+
+class Sample(NamedTuple):
+    """One sample of a shard: its key and its members by name, such as `json` or `codes.npy`."""
+
+    key: str
+    members: dict[str, bytes | memoryview]
+    item: str = ""
+    """Upstream item that a sample was cut from, where that is not the key: for counting, not kept in the shard."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardEntry:
+    """What `index.json` says of one shard."""
+
+    name: str
+    num_samples: int
+    num_bytes: int
+    sha256: str
+    keys: list[str]
+    members: dict[str, list[int]]
+    """Per member name: offset and size of sample 0, of sample 1, ...; -1 where a sample lacks the member."""
+
+
+def encode_json(value: Any) -> bytes:
+    """Encode as UTF-8 JSON with sorted keys and no spaces, so that equal values are equal bytes.
+
+    Raises:
+        ValueError: a NaN or an infinity, which JSON cannot hold.
+    """
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.encode()
+
+
+def decode_json(buffer: bytes | memoryview) -> Any:
+    """Decode what `encode_json` wrote."""
+    return json.loads(bytes(buffer))
+
+
+def encode_npy(array: NDArray[Any]) -> bytes:
+    """Encode one array as .npy, C order, no pickle."""
+    out = io.BytesIO()
+    np.lib.format.write_array(out, np.asarray(array, order="C"), allow_pickle=False)
+    return out.getvalue()
+
+
+def decode_npy(buffer: bytes | memoryview) -> NDArray[Any]:
+    """Decode a .npy member without copying; the array is read-only and keeps the buffer alive.
+
+    Raises:
+        ContractError: not a .npy, pickled or cut short.
+    """
+    head = io.BytesIO(bytes(buffer[:256]))
+    try:
+        version = np.lib.format.read_magic(head)
+        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = reader(head)
+        array = np.frombuffer(buffer, dtype, count=int(np.prod(shape)), offset=head.tell())
+    except ValueError as error:
+        raise ContractError(f"damaged .npy member ({error}): run `python -m pipeline verify` on its folder") from error
+    return array.reshape(shape, order="F" if fortran else "C")
+
+
+def encode_npz(**arrays: NDArray[Any]) -> bytes:
+    """Encode named arrays as an uncompressed .npz whose zip entries bear a fixed date."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(arrays):
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), encode_npy(arrays[name]))
+    return out.getvalue()
+
+
+def decode_npz(buffer: bytes | memoryview) -> dict[str, NDArray[Any]]:
+    """Decode a .npz member into its arrays."""
+    with np.load(io.BytesIO(bytes(buffer)), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def write_shard(path: Path, samples: Iterable[Sample]) -> ShardEntry:
+    """Write samples to a tar that appears under its name only when it is whole.
+
+    Args:
+        path: the tar to make; replaced if it exists.
+        samples: in the order to keep; members are sorted within a sample.
+
+    Returns:
+        The shard's entry for `index.json`.
+
+    Raises:
+        ContractError: a key twice, a key with a dot, or a sample without members.
+    """
+    keys: list[str] = []
+    spans: list[dict[str, tuple[int, int]]] = []
+    with atomic_path(path) as temporary:
+        with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
+            for sample in samples:
+                spans.append(_add_sample(tar, sample))
+                keys.append(sample.key)
+        with temporary.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        num_bytes = temporary.stat().st_size
+        if len(set(keys)) != len(keys):
+            twice = sorted({key for key in keys if keys.count(key) > 1})[0]
+            raise ContractError(f"{path.name}: key {twice!r} comes twice; keys must be unique in a shard")
+    return ShardEntry(path.name, len(keys), num_bytes, sha256, keys, _by_member(spans))
+
+
+def _add_sample(tar: tarfile.TarFile, sample: Sample) -> dict[str, tuple[int, int]]:
+    if not sample.members or "." in sample.key or "/" in sample.key:
+        raise ContractError(f"key {sample.key!r}: a sample needs members, and a key without dots or slashes")
+    spans: dict[str, tuple[int, int]] = {}
+    for name in sorted(sample.members):
+        data = sample.members[name]
+        info = tarfile.TarInfo(f"{sample.key}.{name}")
+        info.size = len(data)
+        info.mode = 0o644
+        tar.addfile(info, io.BytesIO(data))
+        padded_bytes = -(-info.size // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES
+        spans[name] = (tar.offset - padded_bytes, info.size)
+    return spans
+
+
+def _by_member(spans: list[dict[str, tuple[int, int]]]) -> dict[str, list[int]]:
+    names = sorted({name for span in spans for name in span})
+    return {name: [n for span in spans for n in span.get(name, (ABSENT, ABSENT))] for name in names}
+
+
+def write_folder_index(folder: Path, entries: Iterable[ShardEntry]) -> None:
+    """Write `index.json` for the shards of a folder."""
+    shards = [asdict(entry) for entry in sorted(entries, key=lambda entry: entry.name)]
+    write_bytes(folder / INDEX_NAME, encode_json({"schema": INDEX_SCHEMA, "shards": shards}) + b"\n")
+
+
+def load_index(folder: Path) -> list[ShardEntry]:
+    """Read `index.json` of a folder of shards.
+
+    Raises:
+        ContractError: there is none, or it is not one of ours.
+    """
+    path = folder / INDEX_NAME
+    try:
+        content = json.loads(path.read_bytes())
+        entries = [ShardEntry(**entry) for entry in content["shards"]]
+    except FileNotFoundError:
+        raise ContractError(f"{path}: no such file; run the stage that makes {folder.name!r} first") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ContractError(f"{path}: not an index of shards ({error}); run its stage again") from error
+    if content.get("schema") != INDEX_SCHEMA:
+        raise ContractError(
+            f"{path}: schema {content.get('schema')}, this version reads {INDEX_SCHEMA}; run its stage again"
+        )
+    return entries
+
+
+class ShardFile:
+    """One local tar, mapped into memory; `shard[i]` is a Sample whose members are views of the map.
+
+    Args:
+        path: the tar.
+        entry: its line of `index.json`; read from beside the tar, or by a header scan, when not given.
+
+    Raises:
+        ContractError: the file is missing, not a tar, cut short, or not the one that the index describes.
+    """
+
+    def __init__(self, path: Path, entry: ShardEntry | None = None) -> None:
+        self.path = path
+        self.entry = entry or _entry_beside(path) or scan_shard(path)
+        try:
+            with path.open("rb") as file:
+                self._map = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except (OSError, ValueError) as error:
+            raise ContractError(f"{path}: cannot be read ({error})") from error
+        if len(self._map) != self.entry.num_bytes:
+            raise ContractError(
+                f"{path}: {len(self._map)} bytes, the index says {self.entry.num_bytes}: cut short or replaced; "
+                "run its stage again"
+            )
+        self._spans = {name: np.asarray(flat, np.int64).reshape(-1, 2) for name, flat in self.entry.members.items()}
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys in the order of the samples."""
+        return self.entry.keys
+
+    def __len__(self) -> int:
+        return self.entry.num_samples
+
+    def __getitem__(self, i: int) -> Sample:
+        if not -len(self) <= i < len(self):
+            raise IndexError(i)
+        members: dict[str, bytes | memoryview] = {}
+        for name, spans in self._spans.items():
+            offset, size = spans[i].tolist()
+            if offset != ABSENT:
+                members[name] = self._map[offset : offset + size]
+        return Sample(self.entry.keys[i], members)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+
+def _entry_beside(path: Path) -> ShardEntry | None:
+    if not (path.parent / INDEX_NAME).is_file():
+        return None
+    return next((entry for entry in load_index(path.parent) if entry.name == path.name), None)
+
+
+def scan_shard(path: Path) -> ShardEntry:
+    """Read the headers of a tar that has no index beside it.
+
+    Raises:
+        ContractError: missing, not a tar, or cut short; the message gives the last good offset.
+    """
+    rows: dict[str, dict[str, tuple[int, int]]] = {}
+    good_until = 0
+    try:
+        num_bytes = path.stat().st_size
+        with tarfile.open(path, "r:") as tar:
+            for info in tar:
+                if info.offset_data + info.size > num_bytes:
+                    raise tarfile.ReadError(f"member {info.name} ends beyond the file")
+                good_until = info.offset_data + info.size
+                key, _, name = info.name.partition(".")
+                rows.setdefault(key, {})[name] = (info.offset_data, info.size)
+        # tarfile takes a header that is cut short for the end of the archive; a whole tar ends in an empty block.
+        if num_bytes < -(-good_until // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES + TAR_BLOCK_BYTES:
+            raise tarfile.ReadError("the end-of-archive mark is missing")
+    except (OSError, tarfile.TarError) as error:
+        raise ContractError(f"{path}: damaged after byte {good_until} ({error}); make it again") from error
+    return ShardEntry(path.name, len(rows), num_bytes, "", list(rows), _by_member(list(rows.values())))
+
+
+def expand_shards(spec: str | Sequence[str]) -> list[Path]:
+    """Name the tars that a brace pattern, a glob, a folder, a path or a list of these stands for.
+
+    Returns:
+        Existing paths, sorted within each pattern, in the order of the patterns.
+
+    Raises:
+        ParamsError: a pattern that matches no tar.
+    """
+    patterns = [spec] if isinstance(spec, str) else list(spec)
+    return [path for pattern in patterns for path in _expand_one(pattern)]
+
+
+def _expand_one(pattern: str) -> list[Path]:
+    if Path(pattern).is_dir():
+        paths = sorted(Path(pattern).glob("*.tar"))
+    else:
+        paths = [path for name in _expand_braces(pattern) for path in _glob(name)]
+    if not paths:
+        raise ParamsError(f"--shards {pattern!r}: no such tar; run `python -m stages.pack` first, or mend the pattern")
+    return paths
+
+
+def _glob(name: str) -> list[Path]:
+    path = Path(name)
+    if path.is_file():
+        return [path]
+    if not any(letter in path.name for letter in "*?["):
+        raise ParamsError(f"{name}: no such tar; `python -m pipeline ls {path.parent}` shows which there are")
+    return sorted(path.parent.glob(path.name))
+
+
+def _expand_braces(pattern: str) -> list[str]:
+    match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if match is None:
+        return [pattern]
+    first, last = match.groups()
+    numbers = range(int(first), int(last) + 1)
+    texts = [pattern[: match.start()] + str(n).zfill(len(first)) + pattern[match.end() :] for n in numbers]
+    return [name for text in texts for name in _expand_braces(text)]

@@ -1,0 +1,296 @@
+"""Two decoders that give the same record: libsndfile through soundfile, FFmpeg through PyAV.
+
+Shape letters: C channels, N samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+import av
+import av.error
+import av.logging
+import numpy as np
+import soundfile as sf
+from numpy.typing import NDArray
+
+from pipeline.music.headers import Source, has_mpeg_frame_count, promised_share
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+
+AudioReason = Literal["unreadable", "truncated", "empty", "no_audio_stream"]
+
+# Blocks of 2^20 frames: a lying header allocates nothing, and soundfile's seek after each read costs nothing.
+_BLOCK_FRAMES = 1 << 20
+# Outside these, resampling one second could make gigabytes; no recording has such a rate.
+_MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 768_000
+# Containers that are one file: FFmpeg's playlist formats (hls, concat, dash ...) would open what a text names.
+_CONTAINERS = (
+    "wav,w64,aiff,caf,au,flac,mp3,aac,ogg,matroska,webm,mov,mp4,m4a,asf,ac3,eac3,amr,ape,wv,tta,dsf,"
+    "mpegts,mpeg,avi,flv,voc,loas,mpc,mpc8,oma"
+)
+# Containers that store a length; for the others FFmpeg estimates one from the bit rate.
+_TIMED_CONTAINERS = ("wav", "w64", "aiff", "caf", "flac", "ogg", "matroska", "mov")
+# ITU-R BS.775-3, table 2, row 1/0 (mono), scaled to 1 for left and right; LFE is left out as there.
+_ITU_WEIGHTS = {
+    "FL": 1.0, "FR": 1.0, "FC": 2**0.5, "LFE": 0.0,
+    "SL": 0.5**0.5, "SR": 0.5**0.5, "BL": 0.5**0.5, "BR": 0.5**0.5, "BC": 0.5**0.5,
+}  # fmt: skip
+_INTEGER_FULL_SCALE = {"u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31, "i8": 2.0**63}
+
+# FFmpeg's messages come back inside the errors; its printing of them would be noise between progress bars.
+av.logging.set_level(av.logging.PANIC)
+
+
+class AudioError(Exception):
+    """A recording that cannot be used as it is.
+
+    Attributes:
+        reason: one of the closed list `AudioReason`.
+        detail: one line for a person; holds no path, so that it is the same on every machine.
+    """
+
+    def __init__(self, reason: AudioReason, detail: str) -> None:
+        super().__init__(reason, detail)  # both in args: the error travels between processes
+        self.reason: AudioReason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A recording as mono samples, and what its file said about itself."""
+
+    wave_N: NDArray[np.float32]
+    """Mono, full scale 1.0; loud masters and lossy codecs go beyond it."""
+    sample_rate_hz: int
+    source_format: str
+    """Container and coding, e.g. "WAV/PCM_16" (soundfile) or "mov/aac" (PyAV)."""
+    num_channels: int
+    """Largest number of channels in the file."""
+    declared_s: float | None
+    """Length by the header; None where it holds none."""
+    decoded_s: float
+    peak: float
+    """Largest magnitude over all channels, before downmix and resampling; NaN samples are ignored."""
+    decoder: Literal["soundfile", "pyav"]
+
+
+def read_with_soundfile(file: Source) -> Decoded:
+    """Decode mono or stereo with libsndfile.
+
+    Raises:
+        AudioError: `unreadable` for what libsndfile cannot open or what FFmpeg knows better (unknown length,
+            more than two channels), `empty`, `truncated`.
+    """
+    share = promised_share(file)
+    file.seek(0)
+    try:
+        # By descriptor where there is one: read in C, and libsndfile sees no name to guess a format from.
+        with sf.SoundFile(_descriptor(file), closefd=False) as sound:
+            _check_ordinary(sound)
+            mono, peak = _to_mono((block_CN, ()) for block_CN in _soundfile_blocks(sound))
+            decoded_s = mono.size / sound.samplerate
+            declared_s = sound.frames / sound.samplerate if share is None else decoded_s * share
+            decoded = Decoded(
+                wave_N=mono,
+                sample_rate_hz=sound.samplerate,
+                source_format=f"{sound.format}/{sound.subtype}",
+                num_channels=sound.channels,
+                declared_s=None if sound.format == "MP3" else declared_s,
+                decoded_s=decoded_s,
+                peak=peak,
+                decoder="soundfile",
+            )
+    except sf.LibsndfileError as error:
+        raise AudioError("unreadable", f"libsndfile: {error.error_string.strip()}") from error
+    except (sf.SoundFileError, OSError, ValueError, TypeError, MemoryError) as error:
+        raise AudioError("unreadable", f"libsndfile: {type(error).__name__}") from error
+    return _checked(decoded)
+
+
+def _descriptor(file: Source) -> int | Source:
+    try:
+        return file.fileno()
+    except OSError:  # bytes in memory
+        return file
+
+
+def _check_ordinary(sound: sf.SoundFile) -> None:
+    _check_rate(sound.samplerate)
+    if sound.channels > 2:
+        raise AudioError("unreadable", f"libsndfile does not name the {sound.channels} channels")
+    if sound.frames >= 1 << 48:  # libsndfile's mark for "unknown"; soundfile would allocate that much
+        raise AudioError("unreadable", "libsndfile: unknown number of samples")
+
+
+def _check_rate(sample_rate_hz: int) -> None:
+    if not _MIN_RATE_HZ <= sample_rate_hz <= _MAX_RATE_HZ:
+        raise AudioError("unreadable", f"sample rate {sample_rate_hz} Hz is no rate of a recording")
+
+
+def _soundfile_blocks(sound: sf.SoundFile) -> Iterator[NDArray[np.float32]]:
+    num_frames = max(1, min(_BLOCK_FRAMES, sound.frames))
+    while (block_NC := np.asarray(sound.read(num_frames, dtype="float32", always_2d=True), np.float32)).size:
+        yield block_NC.T
+
+
+def read_with_pyav(file: Source) -> Decoded:
+    """Decode with FFmpeg: any number of channels, changing ones too.
+
+    Packets that do not decode are passed over; the time they stood for counts as missing.
+
+    Raises:
+        AudioError: any of its reasons.
+    """
+    guesses_length = not has_mpeg_frame_count(file)
+    file.seek(0)
+    try:
+        with av.open(file, "r", options={"format_whitelist": _CONTAINERS}, metadata_errors="replace") as container:
+            name = container.format.name.split(",")[0]
+            if not container.streams.audio:
+                raise AudioError("no_audio_stream", f"{name} holds no sound")
+            stream = container.streams.audio[0]
+            declared_s = None if name == "mp3" and guesses_length else _declared_s(container, stream)
+            return _read_stream(container, stream, name, declared_s)
+    except av.error.FFmpegError as error:
+        raise AudioError("unreadable", f"FFmpeg: {error.strerror}") from error
+    except (OSError, ValueError, TypeError, MemoryError) as error:
+        raise AudioError("unreadable", f"FFmpeg: {type(error).__name__}") from error
+
+
+def _declared_s(container: InputContainer, stream: AudioStream) -> float | None:
+    name = container.format.name.split(",")[0]
+    if name != "mp3" and name not in _TIMED_CONTAINERS:
+        return None
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    if container.duration and len(container.streams) == 1:
+        return container.duration / av.time_base
+    return None
+
+
+def _read_stream(container: InputContainer, stream: AudioStream, name: str, declared_s: float | None) -> Decoded:
+    source = _PyavBlocks(container, stream)
+    mono, peak = _to_mono(source)
+    decoded_s = mono.size / source.sample_rate_hz if mono.size else 0.0
+    if not mono.size and source.num_lost:
+        raise AudioError("unreadable", f"FFmpeg: none of {source.num_lost} packets of {name} decodes")
+    if declared_s is None and source.lost_s:
+        declared_s = decoded_s + source.lost_s
+    decoded = Decoded(
+        wave_N=mono,
+        sample_rate_hz=source.sample_rate_hz,
+        source_format=f"{name}/{stream.codec_context.name}",
+        num_channels=source.num_channels,
+        declared_s=declared_s,
+        decoded_s=decoded_s,
+        peak=peak,
+        decoder="pyav",
+    )
+    return _checked(decoded)
+
+
+class _PyavBlocks:
+    """The frames of a stream as float32 [C, N] with their channels' names; counts what does not decode."""
+
+    def __init__(self, container: InputContainer, stream: AudioStream) -> None:
+        self._container = container
+        self._stream = stream
+        self.sample_rate_hz = 0
+        self.num_channels = 0
+        self.num_lost = 0
+        self.lost_s = 0.0
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.float32], tuple[str, ...]]]:
+        for packet in self._container.demux(self._stream):
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                self.num_lost += 1
+                self.lost_s += float((packet.duration or 0) * (packet.time_base or 0))
+                continue
+            for frame in frames:
+                yield self._take(frame)
+
+    def _take(self, frame: AudioFrame) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+        if frame.sample_rate != self.sample_rate_hz:
+            _check_rate(frame.sample_rate)
+            if self.sample_rate_hz:
+                raise AudioError("unreadable", f"sample rate changes from {self.sample_rate_hz} Hz inside the file")
+            self.sample_rate_hz = frame.sample_rate
+        names = tuple(channel.name for channel in frame.layout.channels)
+        self.num_channels = max(self.num_channels, len(names))
+        return _frame_samples(frame, len(names)), names
+
+
+def _frame_samples(frame: AudioFrame, num_channels: int) -> NDArray[np.float32]:
+    """Samples of a frame [C, N], integers brought to full scale 1.0."""
+    data = frame.to_ndarray()
+    data_CN = data if frame.format.is_planar else data.reshape(-1, num_channels).T
+    if data_CN.dtype.kind == "f":
+        return data_CN.astype(np.float32, copy=False)
+    full_scale = np.float32(_INTEGER_FULL_SCALE[data_CN.dtype.str[1:]])
+    samples_CN = data_CN.astype(np.float32)
+    return samples_CN / full_scale - np.float32(data_CN.dtype.kind == "u")
+
+
+def _to_mono(
+    blocks: Iterator[tuple[NDArray[np.float32], tuple[str, ...]]] | _PyavBlocks,
+) -> tuple[NDArray[np.float32], float]:
+    """Mix every block down as it comes; the whole recording is held in mono only."""
+    parts: list[NDArray[np.float32]] = []
+    peak = 0.0
+    for block_CN, names in blocks:
+        if block_CN.size:
+            extremes = (np.fmax.reduce(block_CN, None), np.fmin.reduce(block_CN, None))
+            peak = float(np.fmax(peak, np.fmax.reduce(np.abs(extremes))))
+            parts.append(downmix(block_CN, names))
+    return (np.concatenate(parts) if parts else np.zeros(0, np.float32)), peak
+
+
+def downmix(wave_CN: NDArray[np.float32], names: Sequence[str] = ()) -> NDArray[np.float32]:
+    """Mix channels to mono.
+
+    Args:
+        wave_CN: float32 [C, N].
+        names: FFmpeg's names of the channels, e.g. ("FL", "FR", "FC"); empty where unknown.
+
+    Returns:
+        Float32 [N]: (L + R) / 2 for two channels, the weights of ITU-R BS.775-3 (scaled to a sum of 1) for
+        more if all are known there, else the plain mean.
+    """
+    # Slices, not mean(0): a third of the whole decoding time on two channels.
+    with np.errstate(invalid="ignore", over="ignore"):
+        if len(wave_CN) == 1:
+            return wave_CN[0].copy()
+        if len(wave_CN) == 2:
+            return (wave_CN[0] + wave_CN[1]) * np.float32(0.5)
+        return _weights(tuple(names), len(wave_CN)) @ wave_CN
+
+
+@lru_cache(maxsize=32)
+def _weights(names: tuple[str, ...], num_channels: int) -> NDArray[np.float32]:
+    is_known = len(names) == num_channels and all(name in _ITU_WEIGHTS for name in names)
+    weights = [_ITU_WEIGHTS[name] for name in names] if is_known else [1.0] * num_channels
+    total = sum(weights)
+    return np.asarray(weights, np.float32) / np.float32(total or 1.0)
+
+
+def _checked(decoded: Decoded) -> Decoded:
+    """Refuse what misses more than 1 % and 0.1 s of its length: encoders' padding makes smaller differences."""
+    missing_s = (decoded.declared_s or 0.0) - decoded.decoded_s
+    if missing_s > max(0.1, 0.01 * (decoded.declared_s or 0.0)):
+        detail = f"{decoded.decoded_s:.3f} s of {decoded.declared_s:.3f} s decode"
+        raise AudioError("truncated", f"{detail} ({decoded.source_format})")
+    if not decoded.wave_N.size:
+        raise AudioError("empty", f"no samples ({decoded.source_format})")
+    return decoded

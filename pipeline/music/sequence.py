@@ -1,0 +1,175 @@
+"""Lay codes out as the columns that a MusicGen decoder reads: delay pattern, separators, labels, budgets.
+
+    start | A_1 delayed | SEP | A_2 delayed | SEP | ... | A_t delayed
+
+Every segment is delayed by itself (code (k, t) stands in column t + k of its segment, T + K - 1 columns), so
+that a separator column never meets half of a frame. The start column and the rests of the delay pattern hold
+the pad id, as MusicGen was trained. Column j predicts column j + 1: the network reads all columns but the
+last, and its labels are all columns but the first. Separators and pads are never labels: no head has them.
+
+Shape letters: K codebooks, T frames of one segment, S columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Codes = NDArray[np.uint16]
+LossOn = Literal["target", "all"]
+
+IGNORED_LABEL = -100
+"""Label of a place that has no part in the loss; the value that torch and transformers skip."""
+
+
+class Columns(NamedTuple):
+    """An episode as columns.
+
+    Attributes:
+        columns_KS: int64 ids: codes, pad id or separator id; column 0 is the start column.
+        segments_S: int64, the segment whose text a column reads: examples 0 to n - 1, the target n. The start
+            column and a separator belong to the segment that follows, whose first column they predict.
+        label_mask_KS: bool, the codes that the loss counts.
+    """
+
+    columns_KS: NDArray[np.int64]
+    segments_S: NDArray[np.int64]
+    label_mask_KS: NDArray[np.bool_]
+
+    @property
+    def inputs_KS(self) -> NDArray[np.int64]:  # noqa: N802 - shape letters
+        """What the network reads, [K, S - 1]."""
+        return self.columns_KS[:, :-1]
+
+    @property
+    def labels_KS(self) -> NDArray[np.int64]:  # noqa: N802 - shape letters
+        """What it should say at each input column, [K, S - 1]; IGNORED_LABEL outside the loss."""
+        return np.where(self.label_mask_KS[:, 1:], self.columns_KS[:, 1:], IGNORED_LABEL)
+
+
+class Budget(NamedTuple):
+    """Limits of an episode, in frames and columns."""
+
+    max_example_frames: int = 480
+    max_target_frames: int = 500
+    max_total_columns: int = 3000
+    """Codes, flush and separators together: the number of columns that the network reads."""
+
+
+def pad_id(codebook_size: int) -> int:
+    """Id of start, flush and padding: MusicGen's own pad id."""
+    return codebook_size
+
+
+def separator_id(codebook_size: int) -> int:
+    """Id of a separator column: the first one after MusicGen's ids."""
+    return codebook_size + 1
+
+
+def delay(codes_KT: NDArray[np.integer], pad: int) -> NDArray[np.int64]:
+    """Shift codebook k by k columns; [K, T + K - 1], `pad` where no code stands."""
+    num_codebooks, num_frames = codes_KT.shape
+    out_KS = np.full((num_codebooks, num_frames + num_codebooks - 1), pad, dtype=np.int64)
+    for k in range(num_codebooks):
+        out_KS[k, k : k + num_frames] = codes_KT[k]
+    return out_KS
+
+
+def undelay(columns_KS: NDArray[np.integer]) -> Codes:
+    """Take the delay pattern off one segment; inverse of `delay`.
+
+    Raises:
+        ValueError: fewer columns than one frame needs.
+    """
+    num_codebooks, num_columns = columns_KS.shape
+    num_frames = num_columns - num_codebooks + 1
+    if num_frames < 1:
+        raise ValueError(f"{num_columns} columns hold no whole frame of {num_codebooks} codebooks")
+    rows = [columns_KS[k, k : k + num_frames] for k in range(num_codebooks)]
+    return np.stack(rows).astype(np.uint16)
+
+
+def delay_mask(num_codebooks: int, num_frames: int) -> NDArray[np.bool_]:
+    """Where codes stand in a delayed segment, [K, T + K - 1]."""
+    column_minus_row = np.arange(num_frames + num_codebooks - 1) - np.arange(num_codebooks)[:, None]
+    return (column_minus_row >= 0) & (column_minus_row < num_frames)
+
+
+def num_columns(num_frames: Sequence[int], num_codebooks: int) -> int:
+    """Columns that the network reads for segments of these lengths: codes, flush and separators."""
+    return sum(num_frames) + len(num_frames) * num_codebooks - 1
+
+
+def cut_to_budget(examples_KT: Sequence[Codes], target_KT: Codes, budget: Budget) -> tuple[list[Codes], Codes]:
+    """Cut segments to their budgets; then drop whole examples, the farthest (first) ones, until all fit.
+
+    Args:
+        examples_KT: in prompt order, nearest last.
+        target_KT: codes of the target.
+        budget: the limits.
+
+    Returns:
+        The examples that stay, always the last ones given, and the target. Views, not copies.
+    """
+    target = target_KT[:, : budget.max_target_frames]
+    examples = [codes[:, : budget.max_example_frames] for codes in examples_KT]
+    lengths = [codes.shape[1] for codes in [*examples, target]]
+    while len(lengths) > 1 and num_columns(lengths, target.shape[0]) > budget.max_total_columns:
+        lengths.pop(0)
+    return examples[len(examples) + 1 - len(lengths) :], target
+
+
+def build_prefix(
+    examples_KT: Sequence[NDArray[np.integer]], *, num_codebooks: int, codebook_size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Columns that stand before the target, and the segment of each.
+
+    Returns:
+        Columns [K, P] and segments [P]: the start column, then every example with its separator.
+    """
+    pad, separator = pad_id(codebook_size), separator_id(codebook_size)
+    parts = [np.full((num_codebooks, 1), pad, dtype=np.int64)]
+    counts: list[int] = []
+    for codes_KT in examples_KT:
+        parts += [delay(codes_KT, pad), np.full((num_codebooks, 1), separator, dtype=np.int64)]
+        counts.append(parts[-2].shape[1] + 1)
+    # The start column opens segment 0 and each separator the next one: shift all counts by one column.
+    segments = np.repeat(np.arange(len(counts) + 1), [*counts, 1])
+    return np.concatenate(parts, axis=1), segments
+
+
+def build_sequence(
+    examples_KT: Sequence[NDArray[np.integer]],
+    target_KT: NDArray[np.integer],
+    *,
+    codebook_size: int,
+    loss_on: LossOn = "target",
+) -> Columns:
+    """Columns of an episode, with the place of each code that the loss counts.
+
+    Args:
+        examples_KT: codes in prompt order; the pad id stands for a code that is blanked.
+        target_KT: codes of the target, at least one frame.
+        codebook_size: entries per codebook; fixes the pad and the separator id.
+        loss_on: count the target's codes only, or the examples' too.
+
+    Raises:
+        ValueError: segments with different K, or an empty one.
+    """
+    num_codebooks = target_KT.shape[0]
+    segments_KT = [*examples_KT, target_KT]
+    if any(codes.ndim != 2 or codes.shape[0] != num_codebooks or codes.shape[1] < 1 for codes in segments_KT):
+        shapes = [codes.shape for codes in segments_KT]
+        raise ValueError(f"segments need the same codebooks and at least one frame, got {shapes}")
+    prefix_KS, prefix_segments = build_prefix(examples_KT, num_codebooks=num_codebooks, codebook_size=codebook_size)
+    tail_KS = delay(target_KT, pad_id(codebook_size))
+    columns_KS = np.concatenate([prefix_KS, tail_KS], axis=1)
+    tail_segments = np.full(tail_KS.shape[1], len(examples_KT))
+    mask_KS = np.zeros(columns_KS.shape, dtype=np.bool_)
+    mask_KS[:, prefix_KS.shape[1] :] = delay_mask(num_codebooks, target_KT.shape[1])
+    if loss_on == "all":
+        mask_KS = columns_KS < codebook_size
+    return Columns(columns_KS, np.concatenate([prefix_segments, tail_segments]), mask_KS)

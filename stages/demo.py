@@ -1,0 +1,73 @@
+"""Demo: the embedded corpus and checkpoints, made from nothing but this project and music21's scores.
+
+In:    nothing.
+Out:   shards/demo/corpus: MusicCaps' own layout; shards/demo/checkpoints: real formats, toy size, seeded random.
+Drops: none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.data.storage import publish_folder
+from pipeline.engine.cli import build_parser, run_main
+from pipeline.engine.project import open_project
+
+Part = Literal["corpus", "checkpoints"]
+PARTS: tuple[Part, ...] = ("corpus", "checkpoints")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoParams:
+    """Section `demo` of params.yaml."""
+
+    build: tuple[Part, ...] = ()
+    """What `dvc repro` builds: `[corpus, checkpoints]` in the demo, nothing where the user has both."""
+    num_clips: int = 120
+    """Clips of the corpus."""
+    clip_s: float = 10.0
+    """Length of a clip."""
+    seed: int = 0
+    """Of the choice of excerpts, timbres, tempi and phrasings, and of all weights."""
+
+
+def run(args: argparse.Namespace) -> None:
+    """Build one part, or all that the settings name."""
+    project = open_project(args)
+    params = project.section("demo", DemoParams)
+    for part in [args.part] if args.part else params.build:
+        out = project.layout.shards / "demo" / part
+        if project.dry_run:
+            print(f"demo: would build {out}")
+            continue
+        work = project.layout.work_of(out)
+        staged = work / "staged"
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+        if part == "corpus":
+            from pipeline.demo.corpus import build_corpus
+
+            build_corpus(staged, num_clips=params.num_clips, clip_s=params.clip_s, seed=params.seed)
+        else:
+            from pipeline.demo.checkpoints import build_checkpoints
+
+            build_checkpoints(staged, seed=params.seed)
+        publish_folder(staged, out, work / "retired")
+        print(f"demo: {out}: made from seed {params.seed}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage from the command line."""
+    parser = build_parser(__doc__, prog="python -m stages.demo")
+    parser.add_argument("part", nargs="?", choices=PARTS, help="only this part")
+    run_main(run, parser, argv)
+
+
+if __name__ == "__main__":
+    from stages.demo import main
+
+    main()

@@ -1,0 +1,91 @@
+"""Embed: clips and their captions become points in one space.
+
+In:    shards/ingest, shards/describe (captions where the corpus has none); the text-audio embedder (`models.embedder`).
+Out:   shards/embed/<corpus>: `clap.npz` with `audio` [D] and `text` [number of captions, D], float16, unit length.
+Drops: none.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+
+from pipeline.data.columns import join_columns
+from pipeline.data.records import all_captions
+from pipeline.data.shards import Sample, encode_npz
+from pipeline.engine.cli import build_parser, run_main
+from pipeline.engine.local import Result, Task
+from pipeline.engine.project import ColumnStage, open_project, run_column
+from pipeline.models.places import ModelsParams, checkpoint_stamp, place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedParams:
+    """Section `embed` of params.yaml."""
+
+    batch_size: int = 8
+    """10 s windows, or captions, embedded at once; may change last bits, so a change embeds anew."""
+
+
+class EmbedStep:
+    """Embed the audio and the captions of the clips of one shard."""
+
+    def __init__(self, params: EmbedParams, source: str, device: str) -> None:
+        from pipeline.models.clap import load_embedder
+        from pipeline.music import audio
+
+        self.audio = audio
+        self.embedder = load_embedder(source, device=device, batch_size=params.batch_size)
+
+    def __call__(self, task: Task) -> Iterator[Result]:
+        """Yield the embeddings of every clip of a shard."""
+        paths, limit = task.payload
+        samples = list(join_columns(paths, limit))
+        captions = [[caption["text"] for caption in all_captions(sample.members)] for sample in samples]
+        text_BD = self.embedder.embed_text([text for texts in captions for text in texts])
+        # Audio one clip at a time: a shard of waves at 48 kHz would take gigabytes for nothing.
+        start = 0
+        for sample, texts in zip(samples, captions, strict=True):
+            wave_N = self.audio.resample(*self.audio.decode_flac(sample.members["flac"]), self.embedder.sample_rate_hz)
+            audio_D = self.embedder.embed_audio([wave_N])[0]
+            own_BD = text_BD[start : start + len(texts)]
+            start += len(texts)
+            npz = encode_npz(audio=audio_D.astype(np.float16), text=own_BD.astype(np.float16))
+            yield Sample(sample.key, {"clap.npz": npz})
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the stage over the corpora that the flags and settings name."""
+    from pipeline.models.base import choose_device
+
+    project = open_project(args)
+    params = project.section("embed", EmbedParams)
+    models = project.section("models", ModelsParams)
+    source, device = place(models, project.layout.root, "embedder"), choose_device(models.device)
+    stage = ColumnStage(
+        name="embed",
+        columns=("ingest", "describe"),
+        params=asdict(params),
+        make_step=partial(EmbedStep, params, source, device),
+        models={"embedder": checkpoint_stamp(source, models.embedder), "device": device},
+        packages=("numpy", "soxr", "torch", "transformers"),
+    )
+    for corpus in project.corpora(args.corpus):
+        run_column(project, corpus, stage)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage from the command line."""
+    parser = build_parser(__doc__, prog="python -m stages.embed")
+    parser.add_argument("--corpus", help="only this one of `sources`")
+    run_main(run, parser, argv)
+
+
+if __name__ == "__main__":
+    from stages.embed import main
+
+    main()

@@ -1,0 +1,87 @@
+"""Encode: clips become codec tokens.
+
+In:    shards/ingest/<corpus>; the codec (`models.codec`).
+Out:   shards/encode/<corpus>: `codes.npy`, uint16 [K, T], undelayed.
+Drops: too_short (less than one frame).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+from pipeline.data.columns import join_columns
+from pipeline.data.records import Drop, Reason
+from pipeline.data.shards import Sample, encode_npy
+from pipeline.engine.cli import build_parser, run_main
+from pipeline.engine.local import Result, Task
+from pipeline.engine.project import ColumnStage, open_project, run_column
+from pipeline.models.places import ModelsParams, place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeParams:
+    """Section `encode` of params.yaml."""
+
+    batch_size: int = 8
+    """Clips of equal length encoded at once; may change last bits, so a change encodes anew."""
+
+
+class EncodeStep:
+    """Encode the clips of one shard, those of equal length together."""
+
+    def __init__(self, params: EncodeParams, source: str, device: str) -> None:
+        from pipeline.models.codec import load_codec
+        from pipeline.music import audio
+
+        self.audio = audio
+        self.codec = load_codec(source, device=device, batch_size=params.batch_size)
+
+    def __call__(self, task: Task) -> Iterator[Result]:
+        """Yield the codes of every clip of a shard."""
+        paths, limit = task.payload
+        samples = list(join_columns(paths, limit))
+        waves_N = [
+            self.audio.resample(*self.audio.decode_flac(sample.members["flac"]), self.codec.sample_rate_hz)
+            for sample in samples
+        ]
+        for sample, codes_KT in zip(samples, self.codec.encode(waves_N), strict=True):
+            if codes_KT.shape[1] == 0:
+                yield Drop(sample.key, Reason.TOO_SHORT, "less than one codec frame")
+            else:
+                yield Sample(sample.key, {"codes.npy": encode_npy(codes_KT)})
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the stage over the corpora that the flags and settings name."""
+    from pipeline.models.base import choose_device
+    from pipeline.models.codec import load_codec
+
+    project = open_project(args)
+    params = project.section("encode", EncodeParams)
+    models = project.section("models", ModelsParams)
+    source, device = place(models, project.layout.root, "codec"), choose_device(models.device)
+    stage = ColumnStage(
+        name="encode",
+        params=asdict(params),
+        make_step=partial(EncodeStep, params, source, device),
+        models={"codec": load_codec(source).stamp, "device": device},
+        packages=("numpy", "soxr", "torch", "transformers"),
+    )
+    for corpus in project.corpora(args.corpus):
+        run_column(project, corpus, stage)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage from the command line."""
+    parser = build_parser(__doc__, prog="python -m stages.encode")
+    parser.add_argument("--corpus", help="only this one of `sources`")
+    run_main(run, parser, argv)
+
+
+if __name__ == "__main__":
+    from stages.encode import main
+
+    main()

@@ -1,0 +1,103 @@
+"""Split: every clip of every corpus goes to train, val or test, with all that must not be parted from it.
+
+In:    the json of all clips (shards/ingest/*).
+Out:   shards/split/split.json: split and joined group by key; a summary by corpus.
+Drops: none.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.data.columns import join_columns
+from pipeline.data.provenance import folder_digest, pretty_json
+from pipeline.data.records import ClipJson
+from pipeline.data.shards import decode_json
+from pipeline.data.splits import SPLITS, SplitClip, SplitResult, assign_splits
+from pipeline.engine.cli import build_parser, run_main
+from pipeline.engine.local import publish_files
+from pipeline.engine.project import Project, column_tasks, open_project
+from pipeline.errors import ParamsError
+
+SPLIT_FILE = "split.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitParams:
+    """Section `split` of params.yaml."""
+
+    val_share: float = 0.05
+    """Share of the train groups that becomes val; and, in corpora without a split of their own, test."""
+    seed: int = 0
+    """Of that choice."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.val_share < 0.5:
+            raise ParamsError(f"split.val_share: {self.val_share}, must be at least 0 and below 0.5")
+
+
+def read_clips(project: Project) -> Iterator[ClipJson]:
+    """Read the json of all clips of all corpora."""
+    for corpus in project.corpora():
+        for task in column_tasks([project.layout.column("ingest", corpus)]):
+            for sample in join_columns(task.payload[0]):
+                yield decode_json(sample.members["json"])
+
+
+def split_clip(clip: ClipJson) -> SplitClip:
+    """Take what the split needs; equal recordings count as one group."""
+    return SplitClip(clip["key"], clip["groups"] | {"fingerprint": clip["fingerprint"]}, clip["official_split"])
+
+
+def summary(clips: Sequence[ClipJson], result: SplitResult) -> dict[str, dict[str, dict[str, float]]]:
+    """Count clips, groups and hours by corpus and split."""
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    groups = Counter((clip["corpus"], result.split[key], result.group[key]) for clip in clips if (key := clip["key"]))
+    for clip in clips:
+        splits = table.setdefault(clip["corpus"], {split: {"clips": 0, "groups": 0, "hours": 0.0} for split in SPLITS})
+        cell = splits[result.split[clip["key"]]]
+        cell["clips"] += 1
+        cell["hours"] = round(cell["hours"] + clip["num_samples"] / clip["sample_rate_hz"] / 3600, 6)
+    for corpus, split, _ in groups:
+        table[corpus][split]["groups"] += 1
+    return table
+
+
+def run(args: argparse.Namespace) -> None:
+    """Split all corpora at once."""
+    project = open_project(args)
+    params = project.section("split", SplitParams)
+    clips = list(read_clips(project))
+    result = assign_splits(map(split_clip, clips), held_out_share=params.val_share, seed=params.seed)
+    table = summary(clips, result)
+    content = {
+        "schema": 1,
+        "params": {"val_share": params.val_share, "seed": params.seed},
+        "parents": {name: folder_digest(project.layout.column("ingest", name)) for name in project.corpora()},
+        "summary": table,
+        "moved_to_test": result.moved,
+        "split": result.split,
+        "group": result.group,
+    }
+    out = project.layout.split()
+    files = {SPLIT_FILE: pretty_json(content)}
+    publish_files("split", out, work=project.layout.work_of(out), files=files, dry_run=project.dry_run)
+    for corpus, splits in table.items():
+        print(
+            f"split: {corpus}: "
+            + ", ".join(f"{s} {c['clips']:g} clips in {c['groups']:g} groups" for s, c in splits.items())
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage from the command line."""
+    run_main(run, build_parser(__doc__, prog="python -m stages.split"), argv)
+
+
+if __name__ == "__main__":
+    from stages.split import main
+
+    main()

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.data import shards
+from pipeline.data.shards import Sample, ShardFile, write_shard
+from pipeline.errors import ContractError, ParamsError
+
+
+def some_samples(num: int = 3) -> list[Sample]:
+    return [
+        Sample(
+            f"toy-{i}",
+            {
+                "json": shards.encode_json({"n": i, "text": "歌"}),
+                "codes.npy": shards.encode_npy(np.full((2, i + 1), i, np.uint16)),
+            },
+        )
+        for i in range(num)
+    ]
+
+
+def test_write_shard_gives_the_same_bytes_twice(tmp_path: Path):
+    write_shard(tmp_path / "a.tar", some_samples())
+    write_shard(tmp_path / "b.tar", some_samples())
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
+def test_write_shard_bears_no_clock_no_user_and_no_pax_headers(tmp_path: Path):
+    entry = write_shard(tmp_path / "a.tar", some_samples())
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        infos = tar.getmembers()
+    assert [info.name for info in infos][:2] == ["toy-0.codes.npy", "toy-0.json"]
+    assert all((info.mtime, info.uid, info.gid, info.pax_headers) == (0, 0, 0, {}) for info in infos)
+    # 6 members of one header and one or two blocks, then tar's own end: nothing more.
+    assert entry.num_bytes == (tmp_path / "a.tar").stat().st_size <= 10240
+
+
+# Stock webdataset leaves its file to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_three_readers_agree(tmp_path: Path):
+    path = tmp_path / "a.tar"
+    shards.write_folder_index(tmp_path, [write_shard(path, some_samples(5))])
+    ours = [(s.key, {name: bytes(data) for name, data in s.members.items()}) for s in ShardFile(path)]
+    stock = webdataset.WebDataset(str(path), shardshuffle=False)
+    theirs = [(s["__key__"], {n: d for n, d in s.items() if not n.startswith("__")}) for s in stock]
+    with tarfile.open(path) as tar:
+        plain = {info.name: tar.extractfile(info).read() for info in tar}
+    assert ours == theirs
+    assert plain == {f"{key}.{name}": data for key, members in ours for name, data in members.items()}
+
+
+def test_shard_without_index_is_scanned(tmp_path: Path):
+    path = tmp_path / "a.tar"
+    write_shard(path, some_samples())
+    shard = ShardFile(path)
+    assert shard.keys == ["toy-0", "toy-1", "toy-2"]
+    assert shards.decode_npy(shard[-1].members["codes.npy"]).tolist() == [[2, 2, 2], [2, 2, 2]]
+    with pytest.raises(IndexError):
+        shard[3]
+
+
+@pytest.mark.parametrize("with_index", [True, False])
+def test_shard_cut_short_is_named(tmp_path: Path, with_index: bool):
+    path = tmp_path / "a.tar"
+    entry = write_shard(path, some_samples())
+    if with_index:
+        shards.write_folder_index(tmp_path, [entry])
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(ContractError, match=r"a\.tar"):
+        ShardFile(path)
+
+
+def test_shard_that_is_no_tar_is_named(tmp_path: Path):
+    (tmp_path / "a.tar").write_bytes(b"no tar at all" * 100)
+    with pytest.raises(ContractError, match=r"a\.tar"):
+        ShardFile(tmp_path / "a.tar")
+    with pytest.raises(ContractError, match=r"none\.tar"):
+        ShardFile(tmp_path / "none.tar")
+
+
+def test_empty_shard_file_is_named(tmp_path: Path):
+    entry = write_shard(tmp_path / "a.tar", some_samples())
+    (tmp_path / "a.tar").write_bytes(b"")
+    with pytest.raises(ContractError, match="cannot be read"):
+        ShardFile(tmp_path / "a.tar", entry)
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        [Sample("a", {"json": b"1"}), Sample("a", {"json": b"2"})],
+        [Sample("dotted.key", {"json": b"1"})],
+        [Sample("a", {})],
+    ],
+)
+def test_write_shard_refuses_bad_keys_and_leaves_nothing(tmp_path: Path, samples: list[Sample]):
+    with pytest.raises(ContractError):
+        write_shard(tmp_path / "a.tar", samples)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_shard_that_fails_half_way_leaves_the_old_one(tmp_path: Path):
+    path = tmp_path / "a.tar"
+    write_shard(path, some_samples())
+    before = path.read_bytes()
+
+    def failing():
+        yield some_samples()[0]
+        raise RuntimeError("half-way")
+
+    with pytest.raises(RuntimeError):
+        write_shard(path, failing())
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
+
+
+def test_a_long_key_survives_in_a_pax_header(tmp_path: Path):
+    key = "library-" + "x" * 150
+    write_shard(tmp_path / "a.tar", [Sample(key, {"json": b"{}"}), *some_samples()])
+    shard = ShardFile(tmp_path / "a.tar", None)
+    assert shard.keys[0] == key
+    assert bytes(shard[1].members["json"]) == some_samples()[0].members["json"]
+
+
+def test_index_of_another_schema_or_form_is_refused(tmp_path: Path):
+    with pytest.raises(ContractError, match="no such file"):
+        shards.load_index(tmp_path)
+    for text in ('{"schema": 99, "shards": []}', "no json", '{"shards": [{"name": 1}]}'):
+        (tmp_path / "index.json").write_text(text)
+        with pytest.raises(ContractError, match=r"index\.json"):
+            shards.load_index(tmp_path)
+
+
+def test_json_refuses_nan():
+    with pytest.raises(ValueError, match="JSON"):
+        shards.encode_json({"x": float("nan")})
+
+
+@given(st.lists(st.integers(0, 6), max_size=4), st.sampled_from(["<u2", "<f2", "<f4", "<i8"]))
+def test_npy_survives_any_shape(shape: list[int], dtype: str):
+    array = np.arange(int(np.prod(shape))).astype(dtype).reshape(shape)
+    back = shards.decode_npy(memoryview(shards.encode_npy(array)))
+    assert back.dtype == array.dtype
+    assert np.array_equal(back, array)
+    assert not back.flags.writeable
+
+
+def test_npy_in_fortran_order_is_read():
+    out = io.BytesIO()
+    array = np.asfortranarray(np.arange(6).reshape(2, 3))
+    np.save(out, array)
+    assert np.array_equal(shards.decode_npy(out.getvalue()), array)
+
+
+@pytest.mark.parametrize("data", [b"", b"no npy", shards.encode_npy(np.zeros(9))[:-8]])
+def test_damaged_npy_is_a_contract_error(data: bytes):
+    with pytest.raises(ContractError, match="damaged"):
+        shards.decode_npy(data)
+
+
+def test_npz_bears_no_clock():
+    arrays = {"text": np.eye(2, dtype=np.float16), "audio": np.zeros(3, np.float16)}
+    data = shards.encode_npz(**arrays)
+    assert data == shards.encode_npz(**dict(reversed(arrays.items())))
+    assert {name: array.tolist() for name, array in shards.decode_npz(data).items()} == {
+        name: array.tolist() for name, array in arrays.items()
+    }
+
+
+def test_expand_shards_reads_braces_globs_folders_and_lists(tmp_path: Path):
+    names = [f"train-{n:06d}.tar" for n in range(12)]
+    for name in [*names, "val-000000.tar"]:
+        write_shard(tmp_path / name, some_samples(1))
+    some = shards.expand_shards(f"{tmp_path}/train-{{000008..000011}}.tar")
+    assert [path.name for path in some] == names[8:]
+    assert [path.name for path in shards.expand_shards(f"{tmp_path}/train-*.tar")] == names
+    assert len(shards.expand_shards(str(tmp_path))) == 13
+    assert len(shards.expand_shards([f"{tmp_path}/val-000000.tar", f"{tmp_path}/train-00000?.tar"])) == 11
+    for nothing in ("train-{000000..000099}.tar", "other-*.tar", "none.tar"):
+        with pytest.raises(ParamsError, match="no such tar"):
+            shards.expand_shards(f"{tmp_path}/{nothing}")

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from pipeline.data.records import Track
+from pipeline.errors import ContractError, ParamsError
+from pipeline.sources.table import corpus_tracks
+
+HEAD = "ytid,start_s,end_s,audioset_positive_labels,aspect_list,caption,author_id,is_balanced_subset,is_audioset_eval"
+ROWS = [
+    """-0Gj8-vB1q4,30,40,"/m/0140xf","['it\\'s sad', ""singer's voice""]","A slow\nsong, sad",4,False,True""",
+    """_a234567890,0,10,/m/04rlf,['pop'],A pop song,3,False,False""",
+    """abcdefghijk,10,20,/m/04rlf,[],Gone,3,False,False""",
+]
+
+
+def corpus(folder: Path, rows: list[str] = ROWS, *, end: str = "\r\n", head: str = HEAD) -> Path:
+    (folder / "audio").mkdir(parents=True)
+    (folder / "musiccaps-public.csv").write_bytes(end.join([head, *rows, ""]).encode())
+    return folder
+
+
+def tracks(folder: Path, **settings: str) -> list[Track]:
+    return corpus_tracks("musiccaps", {"root": folder.name, **settings}, folder.parent)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_rows_become_tracks_in_every_byte_variant(tmp_path: Path, end: str):
+    folder = corpus(tmp_path / "mc", end=end)
+    (folder / "audio" / "-0Gj8-vB1q4.wav").touch()
+    first, second, third = tracks(folder)
+    assert first.captions == ({"text": "A slow song, sad", "source": "human", "author": "4"},)
+    assert first.aspects == ("it's sad", "singer's voice")
+    assert (first.official_split, second.official_split) == ("test", "train")
+    assert first.path == folder / "audio" / "-0Gj8-vB1q4.wav"
+    assert first.groups == {"video": "youtube:-0Gj8-vB1q4"}
+    assert (third.path, third.missing) == (None, "no audio/abcdefghijk.*")
+
+
+@pytest.mark.parametrize(
+    "name", ["_a234567890.mp3", "[_a234567890]-[0-10].webm", "_a234567890_0_10.wav", "_a234567890.m4a"]
+)
+def test_audio_is_found_under_every_naming_habit(tmp_path: Path, name: str):
+    folder = corpus(tmp_path / "mc")
+    (folder / "audio" / name).touch()
+    assert tracks(folder)[1].path == folder / "audio" / name
+
+
+def test_columns_are_read_by_name(tmp_path: Path):
+    folder = corpus(tmp_path / "mc", ["0," + row for row in ROWS], head="," + HEAD)
+    assert [track.id for track in tracks(folder)] == ["-0Gj8-vB1q4", "_a234567890", "abcdefghijk"]
+
+
+def test_wrong_input_is_named(tmp_path: Path):
+    with pytest.raises(ParamsError, match=r"musiccaps-public\.csv"):
+        tracks(tmp_path / "nowhere")
+    with pytest.raises(ContractError, match="no column ytid"):
+        tracks(corpus(tmp_path / "other", ["a,b"], head="a,b"))
+    with pytest.raises(ContractError, match=r"row 1 \(abcdefghijk\)"):
+        tracks(corpus(tmp_path / "bad", ["abcdefghijk,0,10,/m/1,[oops,Text,3,False,False"]))
+    folder = corpus(tmp_path / "latin")
+    (folder / "musiccaps-public.csv").write_bytes(b"ytid\xff\xfe\n")
+    with pytest.raises(ContractError, match="UTF-8"):
+        tracks(folder)
+    with pytest.raises(ParamsError, match=r"sources\.musiccaps\.root"):
+        corpus_tracks("musiccaps", {}, tmp_path)
+    with pytest.raises(ParamsError, match="no such corpus"):
+        corpus_tracks("spotify", {"root": "x"}, tmp_path)
+
+
+def test_the_real_csv_is_read_whole(real_data: Path):
+    path = real_data / "musiccaps"
+    found = corpus_tracks("musiccaps", {"root": str(path)}, Path())
+    with (path / "musiccaps-public.csv").open(newline="", encoding="utf-8") as file:
+        assert len(found) == len(list(csv.DictReader(file))) == 5521
+    assert sum(track.official_split == "test" for track in found) == 2858
+    assert all(track.captions[0]["text"] and track.aspects for track in found)

@@ -1,0 +1,138 @@
+"""Steps, schedule, bad steps, log."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+
+from pipeline.errors import ContractError
+from tests.train.toys import random_samples
+from train.data import collate, read_episode
+from train.icl.adapter import make_trainable
+from train.icl.loss import mean_loss
+from train.loop import Hooks, Position, RunLog, Trainer, learning_rate_at, read_log, run_loop, seed_step
+from train.params import TrainParams
+
+
+def make_trainer(model, **values):
+    params = TrainParams(**{"learning_rate": 0.01, "lora_rank": 4, "log_every_steps": 1, **values})
+
+    def loss_of(batch):
+        return mean_loss(model.logits(batch.inputs_BKS, batch.segments_BS, batch.prompts), batch.labels_BKS)
+
+    return Trainer(model, make_trainable(model, params), loss_of=loss_of, params=params)
+
+
+@pytest.fixture
+def batches(model):
+    episodes = [read_episode(sample, model.codec, where="toy") for sample in random_samples(8)]
+    return [collate(episodes[start : start + 4], codebook_size=16) for start in (0, 4)]
+
+
+def hooks(batches, **changes):
+    plain = {"batch": lambda i: batches[i % 2], "validate": dict, "save": lambda: None}
+    return Hooks(**(plain | changes))
+
+
+def test_schedule_rises_then_falls_to_zero():
+    params = TrainParams(steps=100, warmup_steps=10, learning_rate=1.0)
+    rates = [learning_rate_at(step, params) for step in range(101)]
+    assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
+    assert max(rates) == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[100] == pytest.approx(0)
+    assert learning_rate_at(99, TrainParams(steps=100, schedule="constant", learning_rate=1.0)) == 1.0
+
+
+def test_training_lowers_the_loss(model, batches, tmp_path):
+    trainer = make_trainer(model, steps=20)
+    run_loop(trainer, hooks(batches), tmp_path / "log.jsonl")
+    losses = [line["loss"] for line in read_log(tmp_path / "log.jsonl")]
+    assert len(losses) == 20
+    assert losses[-1] < losses[0] - 0.5
+
+
+def test_accumulation_is_the_mean_of_its_batches(model, batches):
+    trainer = make_trainer(model, accumulate=2)
+    single = [trainer._loss_of(batch).item() for batch in batches]
+    assert trainer.step(batches).loss == pytest.approx(sum(single) / 2, abs=1e-5)
+
+
+def spoil(trainer):
+    """Make the next losses NaN; returns the way back."""
+    value = next(iter(trainer.trainable.values()))
+    kept = value.detach().clone()
+    with torch.no_grad():
+        value.fill_(torch.nan)
+    return lambda: value.data.copy_(kept)
+
+
+def test_a_bad_step_is_skipped_and_counted(model, batches, tmp_path):
+    trainer = make_trainer(model)
+    trainer.step(batches[:1])
+    before = {name: value.detach().clone() for name, value in trainer.trainable.items()}
+    mend = spoil(trainer)
+    result = trainer.step(batches[:1])
+    mend()
+    assert not result.finite
+    assert all(torch.equal(before[name], value) for name, value in trainer.trainable.items())
+    assert (trainer.position.step, trainer.position.bad_steps, trainer.position.bad_in_a_row) == (2, 1, 1)
+    assert trainer.step(batches[:1]).finite
+    assert (trainer.position.bad_steps, trainer.position.bad_in_a_row) == (1, 0)
+
+
+def test_bad_steps_in_a_row_stop_the_run_and_are_logged(model, batches, tmp_path):
+    trainer = make_trainer(model, max_bad_steps=3)
+    spoil(trainer)
+    with pytest.raises(ContractError, match=r"step 3: .* not finite 3 steps in a row; lower train\.learning_rate"):
+        run_loop(trainer, hooks(batches), tmp_path / "log.jsonl")
+    assert [line["loss"] for line in read_log(tmp_path / "log.jsonl")] == [None, None]
+
+
+def test_validation_comes_at_its_steps_and_at_the_end(model, batches, tmp_path):
+    trainer = make_trainer(model, steps=5, validate_every_steps=2)
+    figures = run_loop(trainer, hooks(batches, validate=lambda: {"validation_loss": 1.0}), tmp_path / "log.jsonl")
+    steps = [line["step"] for line in read_log(tmp_path / "log.jsonl") if "validation_loss" in line]
+    assert steps == [2, 4, 5]
+    assert figures["validation"] == {"step": 5, "validation_loss": 1.0}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves(model, batches, tmp_path, number, capsys):
+    trainer, saved = make_trainer(model, steps=50), []
+
+    def batch(i):
+        if i == 2:
+            os.kill(os.getpid(), number)
+        return batches[0]
+
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as left:
+        run_loop(trainer, hooks(batches, batch=batch, save=lambda: saved.append(1)), tmp_path / "log.jsonl")
+    assert left.value.code == 128 + number
+    assert (trainer.position.step, saved) == (3, [1])
+    assert "stopped at step 3" in capsys.readouterr().err
+    assert signal.getsignal(number) == before
+
+
+def test_the_log_forgets_what_came_after_the_checkpoint(tmp_path, capsys):
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps({"step": step, "loss": 1.0}) + "\n" for step in range(1, 6)) + '{"step": 6, "lo')
+    log = RunLog(path, steps=10, position=Position(step=3))
+    log.write({"step": 4, "loss": 0.5})
+    log.close()
+    assert [line["step"] for line in read_log(path)] == [1, 2, 3, 4]
+    assert "step 4, loss 0.5, 0 columns/s, data wait 0.0 %, ETA" in capsys.readouterr().err
+
+
+def test_dropout_is_seeded_by_step():
+    draws = []
+    for step in (3, 4, 3):
+        seed_step(0, step)
+        draws.append(torch.rand(4))
+    assert torch.equal(draws[0], draws[2])
+    assert not torch.equal(draws[0], draws[1])

@@ -1,0 +1,45 @@
+"""Settings: what is refused, and how."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.engine.params import section
+from pipeline.errors import ContractError, ParamsError
+from train.params import EvaluateParams, GenerateParams, TrainParams, most_examples, read_run
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": 0}, r"train\.steps: must be above 0, not 0"),
+        ({"learning_rate": -1.0}, r"train\.learning_rate: must be above 0"),
+        ({"null_share": 1.0}, r"train\.null_share: must be at least 0 and below 1, not 1\.0"),
+        ({"num_examples": []}, r"train\.num_examples: needs a number"),
+        ({"num_examples": -1}, r"train\.num_examples: needs a number"),
+        ({"lora_targets": "("}, r"train\.lora_targets: not a regular expression"),
+        ({"method": "qlora"}, r"train\.method: .*'lora' or 'full'"),
+        ({"learing_rate": 1e-3}, r"train\.learing_rate: no such setting; did you mean 'learning_rate'"),
+    ],
+)
+def test_bad_train_settings_are_named(values, message):
+    with pytest.raises(ParamsError, match=message):
+        section({"train": values}, "train", TrainParams)
+
+
+def test_bad_generate_and_evaluate_settings_are_named():
+    with pytest.raises(ParamsError, match=r"generate\.temperature: must be at least 0"):
+        GenerateParams(temperature=-1)
+    with pytest.raises(ParamsError, match=r"evaluate\.batch_size: must be above 0"):
+        EvaluateParams(batch_size=0)
+
+
+def test_num_examples_is_a_number_or_a_list():
+    fixed = section({"train": {"num_examples": 2}}, "train", TrainParams)
+    drawn = section({"train": {"num_examples": [0, 3, 1]}}, "train", TrainParams)
+    assert (most_examples(fixed), most_examples(drawn)) == (2, 3)
+
+
+def test_settings_of_a_run_that_is_not_there_are_asked_for(tmp_path):
+    with pytest.raises(ContractError, match=r"no finished run; `python -m train\.run --name semantic`"):
+        read_run(tmp_path / "semantic")

@@ -1,0 +1,185 @@
+"""The command: results, resume after any stop, messages."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.train.toys import packed_sample, random_samples, stamp, write_pack
+from train import run
+from train.params import TrainParams, read_run
+
+RUN_FILES = {"README.md", "adapter", "config.yaml", "metrics.json", "train_log.jsonl"}
+
+
+def arguments(root: Path, *more: str) -> list[str]:
+    return ["--root", str(root), "--shards", str(root / "shards/train"), "--name", "toy", *more]
+
+
+def adapter_bytes(root: Path) -> bytes:
+    return (root / "runs/toy/adapter/adapter_model.safetensors").read_bytes()
+
+
+def failing(arguments, capsys):
+    """Exit code and the one line on stderr."""
+    with pytest.raises(SystemExit) as left:
+        run.main(arguments)
+    return left.value.code, capsys.readouterr().err
+
+
+def test_a_run_publishes_adapter_metrics_log_settings_and_card(project):
+    run.main(arguments(project, "--val", str(project / "shards/test")))
+    result = project / "runs/toy"
+    assert {path.name for path in result.iterdir()} == RUN_FILES
+    metrics = json.loads((result / "metrics.json").read_text())
+    assert metrics["step"] == 6
+    assert metrics["validation"]["validation_episodes"] == 5
+    assert len((result / "train_log.jsonl").read_text().splitlines()) == 7
+    assert read_run(result) == TrainParams(
+        **{**yaml.safe_load((project / "params.yaml").read_text())["train"]}
+        | {"num_examples": (0, 1, 2, 3), "checkpoint_every_steps": 100, "keep_checkpoints": 2}
+    )
+    card = (result / "README.md").read_text()
+    assert "train-000002.tar" in card
+    assert "musicgen@sha256:" in card
+    assert not any(str(project) in path.read_text() for path in result.rglob("*.*") if path.suffix != ".safetensors")
+
+
+def test_two_runs_give_the_same_bytes(project, tmp_path):
+    run.main(arguments(project))
+    first = {path.name: path.read_bytes() for path in (project / "runs/toy").rglob("*") if path.is_file()}
+    shutil.rmtree(project / "runs")
+    run.main(arguments(project))
+    again = {path.name: path.read_bytes() for path in (project / "runs/toy").rglob("*") if path.is_file()}
+    assert first == again
+
+
+def test_a_finished_run_is_only_put_in_place_again(project, capsys):
+    run.main(arguments(project))
+    before = adapter_bytes(project)
+    shutil.rmtree(project / "runs/toy")
+    capsys.readouterr()
+    run.main(arguments(project, "--set", "train.keep_checkpoints=3"))
+    assert "finished before" in capsys.readouterr().err
+    assert adapter_bytes(project) == before
+
+
+@pytest.mark.parametrize("change", ["train.seed=1", "train.learning_rate=0.02", "train.num_examples=1"])
+def test_a_changed_setting_trains_anew(project, change, capsys):
+    run.main(arguments(project))
+    before = adapter_bytes(project)
+    run.main(arguments(project, "--set", change))
+    assert "finished before" not in capsys.readouterr().err
+    assert adapter_bytes(project) != before
+
+
+def test_changed_shards_train_anew(project):
+    run.main(arguments(project))
+    before = adapter_bytes(project)
+    write_pack(project / "shards/train", "train", random_samples(20, seed=9))
+    run.main(arguments(project))
+    assert adapter_bytes(project) != before
+
+
+def test_sigterm_then_the_same_command_ends_with_the_same_bytes(project, monkeypatch, capsys):
+    run.main(arguments(project))
+    undisturbed, log = adapter_bytes(project), (project / "runs/toy/train_log.jsonl").read_bytes()
+    shutil.rmtree(project / "runs")
+    from train import data
+
+    draw = data.train_batch
+
+    def interrupted(shards, i, *rest, **options):
+        if i == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return draw(shards, i, *rest, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as left:
+        patch.setattr(data, "train_batch", interrupted)
+        run.main(arguments(project))
+    assert left.value.code == 128 + signal.SIGTERM
+    assert not (project / "runs/toy").exists()
+    run.main(arguments(project))
+    assert "going on from step 3" in capsys.readouterr().err
+    assert adapter_bytes(project) == undisturbed
+    assert (project / "runs/toy/train_log.jsonl").read_bytes() == log
+
+
+def test_kill_9_then_the_same_command_ends_with_the_same_bytes(project, capsys):
+    long = arguments(project, "--set", "train.steps=120", "--set", "train.lora_dropout=0.1")
+    run.main(long)
+    undisturbed = adapter_bytes(project)
+    shutil.rmtree(project / "runs")
+    command = [sys.executable, "-m", "train.run", *long]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+        deadline = time.monotonic() + 120
+        while not list((project / "runs").glob(".work/toy/*/checkpoints/step-*")):
+            assert process.poll() is None, "the run ended before its first checkpoint"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+    assert not (project / "runs/toy").exists()
+    capsys.readouterr()
+    run.main(long)
+    assert "going on from step" in capsys.readouterr().err
+    assert adapter_bytes(project) == undisturbed
+
+
+def test_full_training_publishes_a_whole_checkpoint(project):
+    run.main(arguments(project, "--set", "train.method=full"))
+    files = {path.name for path in (project / "runs/toy/model").iterdir()}
+    assert {"config.json", "model.safetensors", "separator.safetensors", "tokenizer.json"} <= files
+
+
+def test_dry_run_says_what_it_would_do_and_does_nothing(project, capsys):
+    run.main(arguments(project, "--dry-run"))
+    assert "would train 6 steps on 3 shards" in capsys.readouterr().out
+    assert not (project / "runs").exists()
+
+
+def test_bad_settings_are_one_line_and_exit_2(project, capsys):
+    code, text = failing(arguments(project, "--set", "train.steps=-1"), capsys)
+    assert (code, text.count("\n")) == (2, 1)
+    assert "train.steps: must be above 0, not -1" in text
+    code, text = failing([*arguments(project), "--name", "../x"], capsys)
+    assert code == 2
+    assert "--name" in text
+
+
+def test_a_missing_base_model_is_one_line_and_exit_1(project, capsys):
+    code, text = failing(arguments(project, "--set", "models.generator=nowhere"), capsys)
+    assert (code, text.count("\n")) == (1, 1)
+    assert "generator" in text
+
+
+def test_shards_of_another_codec_are_refused(project, capsys):
+    sample = random_samples(1, codebook_size=8)[0]
+    write_pack(project / "shards/train", "train", [sample])
+    code, text = failing(arguments(project), capsys)
+    assert code == 1
+    assert "codes of another codec" in text
+
+
+def test_an_empty_set_is_refused(project, capsys):
+    shutil.rmtree(project / "shards/train")
+    write_pack(project / "shards/train", "train", random_samples(1))
+    code, text = failing(arguments(project, "--limit", "0"), capsys)
+    assert code == 1
+    assert "not one sample" in text
+
+
+def test_help_needs_no_heavy_package():
+    check = (
+        "import sys, train.run, train.generate, train.evaluate; print('torch' in sys.modules, 'peft' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

@@ -1,0 +1,174 @@
+"""Checkpoints that a kill cannot break, and results put in place whole.
+
+runs/.work/<name>/<fingerprint>/checkpoints/step-000100/   weights, moments, position
+runs/.work/<name>/<fingerprint>/train_log.jsonl
+runs/.work/<name>/<fingerprint>/result/                    a finished run, from which runs/<name> is linked
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.data.storage import link_or_copy, publish_folder
+from pipeline.errors import ContractError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from train.loop import Trainer
+
+WEIGHTS_FILE = "weights.safetensors"
+MOMENTS_FILE = "moments.safetensors"
+POSITION_FILE = "position.json"
+RESULT_FOLDER = "result"
+LOG_FILE = "train_log.jsonl"
+
+
+@contextmanager
+def claim(folder: Path) -> Generator[None]:
+    """Keep two processes from training the same name at once.
+
+    Raises:
+        ContractError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ContractError(
+                f"{folder.name}: another process is training it; wait, or choose another --name"
+            ) from None
+        yield
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Generator[Path]:
+    """Give a temporary folder that takes its real name when the block ends well."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    _sync(part)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def _sync(folder: Path) -> None:
+    # A checkpoint is the only trace of hours of work: it must be on the disk before its name is.
+    for path in [*(path for path in folder.rglob("*") if path.is_file()), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+
+
+def save_checkpoint(folder: Path, trainer: Trainer, *, keep: int) -> Path:
+    """Write weights, moments and position; then delete all but the newest `keep` checkpoints.
+
+    Args:
+        folder: the folder of checkpoints.
+        trainer: what to save.
+        keep: checkpoints that stay.
+    """
+    from safetensors.torch import save_file
+
+    path = folder / f"step-{trainer.position.step:06d}"
+    with whole_folder(path) as part:
+        save_file({name: _plain(value) for name, value in trainer.trainable.items()}, part / WEIGHTS_FILE)
+        save_file(_moments(trainer), part / MOMENTS_FILE)
+        (part / POSITION_FILE).write_text(json.dumps(asdict(trainer.position)), "utf-8")
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def load_checkpoint(path: Path, trainer: Trainer) -> None:
+    """Put a trainer where a checkpoint was saved.
+
+    Raises:
+        ContractError: the checkpoint does not fit the model.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    from train.loop import Position
+
+    weights = load_file(path / WEIGHTS_FILE)
+    if set(weights) != set(trainer.trainable):
+        raise ContractError(f"{path}: holds other weights than this run trains; delete {path.parent.parent}")
+    with torch.no_grad():
+        for name, value in trainer.trainable.items():
+            value.copy_(weights[name])
+    state = trainer.optimiser.state_dict()
+    state["state"] = _nested(load_file(path / MOMENTS_FILE))
+    trainer.optimiser.load_state_dict(state)
+    trainer.position = Position(**json.loads((path / POSITION_FILE).read_text("utf-8")))
+
+
+def _plain(value: Tensor) -> Tensor:
+    return value.detach().cpu().contiguous()
+
+
+def _moments(trainer: Trainer) -> dict[str, Tensor]:
+    state = trainer.optimiser.state_dict()["state"]
+    return {f"{i}.{name}": _plain(value) for i, values in state.items() for name, value in values.items()}
+
+
+def _nested(flat: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    nested: dict[int, dict[str, Tensor]] = {}
+    for name, value in flat.items():
+        number, _, field = name.partition(".")
+        nested.setdefault(int(number), {})[field] = value
+    return nested
+
+
+def publish_result(result: Path, final: Path, work: Path) -> None:
+    """Put a finished result under the name that users see, and keep it in `work` for the next time.
+
+    DVC deletes its outs before it runs a stage again; the run that is then asked for is linked anew in a moment.
+
+    Args:
+        result: finished folder in `work`.
+        final: `runs/<name>`.
+        work: `runs/.work/<name>`.
+    """
+    staged = work / ".publish"
+    shutil.rmtree(staged, ignore_errors=True)
+    for path in sorted(path for path in result.rglob("*") if path.is_file()):
+        target = staged / path.relative_to(result)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        link_or_copy(path, target)
+    publish_folder(staged, final, work / ".retired")
+
+
+def finish(fingerprint_folder: Path, final: Path, build: Callable[[Path], None]) -> None:
+    """Build a run's result, publish it, and drop what only served resuming.
+
+    Args:
+        fingerprint_folder: `runs/.work/<name>/<fingerprint>`.
+        final: `runs/<name>`.
+        build: writes the result into the folder it is given.
+    """
+    result = fingerprint_folder / RESULT_FOLDER
+    with whole_folder(result) as part:
+        build(part)
+    publish_result(result, final, fingerprint_folder.parent)
+    shutil.rmtree(fingerprint_folder / "checkpoints", ignore_errors=True)
+    for other in fingerprint_folder.parent.iterdir():
+        if other.is_dir() and other != fingerprint_folder:
+            shutil.rmtree(other)

@@ -1,0 +1,252 @@
+"""Find out whether examples help: python -m train.evaluate --run NAME --shards 'shards/pack/semantic/test-*.tar'.
+
+In: a finished run, packed test shards; with --generated, a folder of train.generate. Out: runs/NAME-evaluate/ with
+metrics.json and per_key.jsonl. For every target the negative log-likelihood (nats per code) of its real codes is taken
+under four conditions, with the trained model and with the base model, and compared key by key:
+
+    with_examples      the context as trained
+    without_examples   the target's caption alone
+    captions_swapped   every example bears another one's caption: worse only if captions are read
+    examples_blanked   the examples' captions stay, their codes are gone
+
+With --generated, the CLAP score of that audio, between the score of the real target and that of shuffled captions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.data.layout import Layout
+from pipeline.data.provenance import pretty_json
+from pipeline.data.shards import encode_json, expand_shards
+from pipeline.engine.cli import build_parser, read_params, run_main
+from pipeline.engine.params import section
+from pipeline.errors import ContractError
+from pipeline.models.base import choose_device
+from pipeline.models.places import ModelsParams, place
+from train import checkpoint
+from train.params import EvaluateParams, TrainParams, read_run
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipeline.models.base import Codec, Embedder
+    from train.data import Episode, PackedShards
+    from train.icl.model import IclModel
+
+Nll = dict[str, float | None]
+"""Nats per code by condition; None where the condition changes nothing for this target."""
+
+CONDITIONS = ("with_examples", "without_examples", "captions_swapped", "examples_blanked")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = build_parser(__doc__, prog="python -m train.evaluate")
+    parser.add_argument("--run", required=True, help="name of a finished training")
+    parser.add_argument("--shards", action="append", required=True, help="packed tars: braces, glob or folder")
+    parser.add_argument("--generated", type=Path, help="folder of train.generate, to score its audio")
+    parser.add_argument("--name", help="the result goes to runs/NAME (RUN-evaluate)")
+    run_main(body, parser, argv)
+
+
+def body(args: argparse.Namespace) -> None:
+    """Evaluate a run and publish what came out."""
+    import torch
+
+    from train.data import PackedShards
+    from train.icl.adapter import load_trained
+    from train.icl.model import load_model
+
+    raw, layout = read_params(args), Layout(args.root)
+    params, models = section(raw, "evaluate", EvaluateParams), section(raw, "models", ModelsParams)
+    trained = read_run(layout.run(args.run))
+    paths, name = expand_shards(args.shards), args.name or f"{args.run}-evaluate"
+    if args.dry_run:
+        print(f"would evaluate {args.run} on {len(paths)} shards into {layout.run(name)}")
+        return
+    torch.set_num_threads(params.threads)
+    device, source = choose_device(models.device), place(models, args.root, "generator")
+    base = load_model(source, params=trained, device=device)
+    shards = PackedShards(paths, base.codec, limit=args.limit)
+    contexts = conditions(shards, params, trained)
+    nll = {"base": score(base, contexts, params)}
+    del base
+    nll["trained"] = score(load_trained(layout.run(args.run), source, params=trained, device=device), contexts, params)
+    metrics = summarise(nll, params)
+    if args.generated:
+        metrics["clap_score"] = _clap_section(args, models, shards, seed=params.seed, device=device)
+    _publish(layout, name, metrics, nll)
+    print(f"{layout.run(name)}: {_headline(metrics)}", file=sys.stderr)
+
+
+def _clap_section(
+    args: argparse.Namespace, models: ModelsParams, shards: PackedShards, *, seed: int, device: str
+) -> dict[str, Any]:
+    from pipeline.models.clap import load_embedder
+    from pipeline.models.codec import load_codec
+
+    codec = load_codec(place(models, args.root, "codec"), device=device)
+    embedder = load_embedder(place(models, args.root, "embedder"), device=device)
+    episodes = [shards[i] for i in range(len(shards))]
+    return clap_scores(args.generated, episodes, codec=codec, embedder=embedder, seed=seed)
+
+
+def conditions(
+    shards: PackedShards, params: EvaluateParams, trained: TrainParams
+) -> dict[str, dict[str, Episode | None]]:
+    """Every target under every condition, by key; None where a condition changes nothing."""
+    from train.data import blank_examples, fit_episode, nearest_examples, swap_captions
+
+    by_key: dict[str, dict[str, Episode | None]] = {}
+    for i in range(len(shards)):
+        context = fit_episode(nearest_examples(shards[i], params.num_examples), trained.budget)
+        has_examples = bool(context.examples_KT)
+        by_key[context.key] = {
+            "with_examples": context if has_examples else None,
+            "without_examples": nearest_examples(context, 0),
+            "captions_swapped": swap_captions(context),
+            "examples_blanked": blank_examples(context, shards.codec.codebook_size) if has_examples else None,
+        }
+    return by_key
+
+
+def score(
+    model: IclModel, contexts: Mapping[str, Mapping[str, Episode | None]], params: EvaluateParams
+) -> dict[str, Nll]:
+    """Nats per code of every target under every condition, by key."""
+    from train.icl.loss import mean_nll
+
+    scores: dict[str, Nll] = {key: dict.fromkeys(CONDITIONS) for key in contexts}
+    for condition in CONDITIONS:
+        there = {key: of[condition] for key, of in contexts.items()}
+        episodes = {key: episode for key, episode in there.items() if episode is not None}
+        values = mean_nll(model, list(episodes.values()), batch_size=params.batch_size)
+        for key, value in zip(episodes, values, strict=True):
+            scores[key][condition] = value
+    return scores
+
+
+def summarise(nll: Mapping[str, Mapping[str, Nll]], params: EvaluateParams) -> dict[str, Any]:
+    """Means by model and condition, and paired differences with their intervals."""
+    metrics: dict[str, Any] = {"num_targets": len(nll["trained"])}
+    for model, scores in nll.items():
+        columns = {name: [of[name] for of in scores.values()] for name in CONDITIONS}
+        metrics[model] = {name: _mean(values) for name, values in columns.items()}
+        metrics[model]["minus_with_examples"] = {
+            name: paired_difference(columns[name], columns["with_examples"], params=params) for name in CONDITIONS[1:]
+        }
+    metrics["base_minus_trained"] = {
+        name: paired_difference(
+            [of[name] for of in nll["base"].values()], [of[name] for of in nll["trained"].values()], params=params
+        )
+        for name in CONDITIONS
+    }
+    return metrics
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if there else None
+
+
+def paired_difference(
+    left: Sequence[float | None], right: Sequence[float | None], *, params: EvaluateParams
+) -> dict[str, float | int] | None:
+    """Mean of left minus right over the targets that have both, with a 95 % percentile bootstrap interval.
+
+    Args:
+        left: a figure of every target.
+        right: another figure of the same targets, in the same order.
+        params: seed and draws of the bootstrap.
+
+    Returns:
+        `mean`, `low`, `high`, `num_pairs`; None where no target has both.
+    """
+    pairs = zip(left, right, strict=True)
+    differences = np.array([a - b for a, b in pairs if a is not None and b is not None])
+    count = len(differences)
+    if count == 0:
+        return None
+    random = np.random.default_rng(params.seed)
+    means = [differences[random.integers(count, size=count)].mean() for _ in range(params.bootstrap_draws)]
+    low, high = np.quantile(means, [0.025, 0.975]).tolist()
+    return {"mean": float(differences.mean()), "low": low, "high": high, "num_pairs": count}
+
+
+def clap_scores(
+    generated: Path, episodes: Sequence[Episode], *, codec: Codec, embedder: Embedder, seed: int
+) -> dict[str, Any]:
+    """Mean cosine of audio and caption: of the generated audio, and of the two anchors it lies between.
+
+    Args:
+        generated: folder of train.generate.
+        episodes: the targets; those without a generated wav are left out.
+        codec: decodes the real targets, so that both went through the same codec.
+        embedder: CLAP. Where it also chose the examples, the score is circular.
+        seed: of the shuffled captions.
+
+    Raises:
+        ContractError: no wav in the folder belongs to a target.
+    """
+    there = [episode for episode in episodes if (generated / "samples" / f"{episode.key}.wav").is_file()]
+    if not there:
+        raise ContractError(f"{generated}: no wav of these targets; run train.generate on the same shards")
+    text_BD = embedder.embed_text([episode.caption for episode in there])
+    made_BD = _embed([_read_wave(generated / "samples" / f"{e.key}.wav") for e in there], embedder)
+    real_BD = _embed([(codec.decode(e.target_KT), codec.sample_rate_hz) for e in there], embedder)
+    # A shift by one in a random order: nobody keeps an own caption, unless there is but one.
+    order = np.random.default_rng(seed).permutation(len(there))
+    other = np.empty_like(order)
+    other[order] = np.roll(order, 1)
+    return {
+        "num_samples": len(there),
+        "generated": _mean_cosine(made_BD, text_BD),
+        "anchor_real_audio": _mean_cosine(real_BD, text_BD),
+        "anchor_shuffled_captions": _mean_cosine(made_BD, text_BD[other]),
+        "embedder": embedder.stamp,
+    }
+
+
+def _read_wave(path: Path) -> tuple[NDArray[np.float32], int]:
+    import soundfile
+
+    wave_N, sample_rate_hz = soundfile.read(path, dtype="float32")
+    return np.asarray(wave_N, np.float32), sample_rate_hz
+
+
+def _embed(waves: Sequence[tuple[NDArray[np.float32], int]], embedder: Embedder) -> NDArray[np.float32]:
+    from pipeline.music.audio import resample
+
+    return embedder.embed_audio([resample(wave_N, hz, embedder.sample_rate_hz) for wave_N, hz in waves])
+
+
+def _mean_cosine(left_BD: NDArray[np.float32], right_BD: NDArray[np.float32]) -> float:
+    return float((left_BD * right_BD).sum(axis=1).mean())
+
+
+def _publish(layout: Layout, name: str, metrics: Mapping[str, Any], nll: Mapping[str, Mapping[str, Nll]]) -> None:
+    keys = list(nll["trained"])
+    lines = [encode_json({"key": key, **{model: scores[key] for model, scores in nll.items()}}) for key in keys]
+    work = layout.run_work(name)
+    with checkpoint.claim(work), checkpoint.whole_folder(work / checkpoint.RESULT_FOLDER) as part:
+        (part / "metrics.json").write_bytes(pretty_json(metrics))
+        (part / "per_key.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    checkpoint.publish_result(work / checkpoint.RESULT_FOLDER, layout.run(name), work)
+
+
+def _headline(metrics: Mapping[str, Any]) -> str:
+    trained = metrics["trained"]
+    return ", ".join(f"{name} {trained[name]:.3f}" for name in CONDITIONS if trained[name] is not None)
+
+
+if __name__ == "__main__":
+    from train.evaluate import main
+
+    main()

@@ -1,0 +1,151 @@
+"""What is trained: a LoRA adapter with the separator rows, or the whole decoder; and how each is kept."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import nn
+from transformers import AutoTokenizer
+
+from pipeline.errors import ContractError, ParamsError
+from pipeline.models.base import find_checkpoint
+from pipeline.music.sequence import pad_id, separator_id
+from train.icl.model import SEPARATOR_FILE, SEPARATOR_NAME, IclModel, load_model, load_network, separator_rows
+from train.params import TrainParams
+
+ADAPTER_FOLDER = "adapter"
+"""Where a run with `method: lora` keeps its result."""
+MODEL_FOLDER = "model"
+"""Where a run with `method: full` keeps its result."""
+
+
+def make_trainable(model: IclModel, params: TrainParams) -> dict[str, nn.Parameter]:
+    """Prepare a model for training by `params.method`.
+
+    LoRA's first weights come from `params.seed`. The text encoder stays frozen either way.
+
+    Returns:
+        What the optimiser changes, by name, always in the same order.
+
+    Raises:
+        ParamsError: `lora_targets` names no module.
+    """
+    if params.method == "lora":
+        torch.manual_seed(params.seed)
+        _attach_lora(model, params)
+    else:
+        model.network.decoder.requires_grad_(True)
+        if hasattr(model.network, "enc_to_dec_proj"):
+            model.network.enc_to_dec_proj.requires_grad_(True)
+    return {name: value for name, value in model.network.named_parameters() if value.requires_grad}
+
+
+def _attach_lora(model: IclModel, params: TrainParams) -> None:
+    separator = separator_id(model.codec.codebook_size)
+    # Keyed by full name: a plain list of indices would silently attach to the text encoder's embedding.
+    tables = [f"decoder.model.decoder.embed_tokens.{k}" for k in range(model.codec.num_codebooks)]
+    config = LoraConfig(
+        r=params.lora_rank,
+        lora_alpha=params.lora_alpha,  # pyright: ignore[reportArgumentType]
+        lora_dropout=params.lora_dropout,
+        target_modules=params.lora_pattern,
+        trainable_token_indices={name: [separator] for name in tables},
+    )
+    try:
+        with _peft_behind_transformers():
+            model.adapter = get_peft_model(model.network, config)
+    except ValueError as error:
+        raise ParamsError(f"train.lora_targets: {params.lora_pattern!r} fits no module ({error})") from None
+
+
+@contextmanager
+def _peft_behind_transformers() -> Generator[None]:
+    """Hide one warning: peft asks transformers by a name that transformers has renamed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
+
+
+def save_adapter(model: IclModel, folder: Path, *, base_label: str) -> None:
+    """Write the adapter in peft's format, without any path of this machine.
+
+    Args:
+        model: a model with an adapter.
+        folder: where adapter_config.json and adapter_model.safetensors go.
+        base_label: name and digest of the base model, written in place of its path.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = copy.copy(model.adapter.peft_config["default"])
+    config.base_model_name_or_path = base_label
+    config.inference_mode = True
+    config.save_pretrained(folder)
+    state = get_peft_model_state_dict(model.adapter, save_embedding_layers=False)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def load_adapter(model: IclModel, folder: Path) -> None:
+    """Put a saved adapter on a freshly loaded base model, frozen.
+
+    `load_model` has added the separator's row, without which peft would refuse the adapter.
+
+    Raises:
+        ContractError: the folder holds no adapter, or one for another model.
+    """
+    try:
+        with _peft_behind_transformers():
+            model.adapter = PeftModel.from_pretrained(model.network, folder)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise ContractError(f"{folder}: no adapter for this base model ({reason}); run train.run first") from error
+    model.train(on=False)
+
+
+def save_full(model: IclModel, folder: Path, *, source: str) -> None:
+    """Write a trained decoder as a whole checkpoint that stock transformers loads, codec and all.
+
+    The separator's rows lie in a file of their own beside it: transformers' embeddings have no place for them.
+
+    Args:
+        model: a model trained with `method: full`.
+        folder: where the checkpoint goes.
+        source: the base checkpoint, from which the codec and the tokenizer come.
+    """
+    whole = load_network(source)
+    state = {name: value for name, value in model.network.state_dict().items() if not name.startswith("audio_")}
+    rows = pad_id(model.codec.codebook_size) + 1
+    for name in [name for name in state if ".embed_tokens." in name and name.startswith("decoder.")]:
+        state[name] = state[name][:rows]
+    whole.load_state_dict(state, strict=False)
+    whole.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(find_checkpoint(source, role="generator").path).save_pretrained(folder)
+    save_file({SEPARATOR_NAME: separator_rows(model.network)}, folder / SEPARATOR_FILE)
+
+
+def load_trained(run_folder: Path, source: str, *, params: TrainParams, device: str = "cpu") -> IclModel:
+    """Load the result of a finished run, whichever method made it.
+
+    Args:
+        run_folder: `runs/<name>`.
+        source: the base model; read only for an adapter.
+        params: the run's own settings.
+        device: torch device.
+
+    Raises:
+        ContractError: the folder holds no finished run.
+    """
+    if (run_folder / MODEL_FOLDER).is_dir():
+        return load_model(str(run_folder / MODEL_FOLDER), params=params, device=device)
+    if not (run_folder / ADAPTER_FOLDER).is_dir():
+        raise ContractError(f"{run_folder}: no finished run; `python -m train.run --name {run_folder.name}` makes it")
+    model = load_model(source, params=params, device=device)
+    load_adapter(model, run_folder / ADAPTER_FOLDER)
+    return model

@@ -1,0 +1,310 @@
+"""The training loop: AdamW steps on numbered batches, schedule, clipping, bad steps, log, validation.
+
+Whatever is random in a step is seeded by (seed, step), so a run that resumes needs no state of any generator.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.engine.progress import progress
+from pipeline.errors import ContractError
+from train.data import Batch
+from train.params import TrainParams
+
+
+class TrainedModel(Protocol):
+    """What the loop asks of a model."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        ...
+
+    def train(self, on: bool = True) -> None:
+        """Turn dropout on or off."""
+        ...
+
+
+@dataclass(slots=True)
+class Position:
+    """Where a run stands; with weights and moments, all that a checkpoint holds."""
+
+    step: int = 0
+    """Steps done, bad ones included."""
+    bad_steps: int = 0
+    """Steps that were skipped because loss or gradient was not finite."""
+    bad_in_a_row: int = 0
+    """Of these, the ones at the end of what was done."""
+    codes: int = 0
+    """Codes that the loss counted so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step tells of itself."""
+
+    loss: float
+    grad_norm: float
+    num_columns: int
+    num_codes: int
+
+    @property
+    def finite(self) -> bool:
+        """Whether the weights were changed."""
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+
+
+class Trainer:
+    """A model with its optimiser.
+
+    Args:
+        model: the model.
+        trainable: what the optimiser changes, by name.
+        loss_of: loss of a batch, with gradients.
+        params: settings.
+    """
+
+    def __init__(
+        self,
+        model: TrainedModel,
+        trainable: Mapping[str, nn.Parameter],
+        *,
+        loss_of: Callable[[Batch], Tensor],
+        params: TrainParams,
+    ) -> None:
+        self.model = model
+        self.trainable = dict(trainable)
+        self.params = params
+        self.position = Position()
+        self._loss_of = loss_of
+        self.optimiser = torch.optim.AdamW(_groups(self.trainable, params.weight_decay), lr=params.learning_rate)
+
+    def step(self, batches: Sequence[Batch]) -> StepResult:
+        """Take one optimiser step on the mean loss of the batches; skip it where that is not finite."""
+        seed_step(self.params.seed, self.position.step)
+        self.optimiser.zero_grad(set_to_none=True)
+        total = 0.0
+        for batch in batches:
+            loss = self._loss_of(batch.to(self.model.device)) / len(batches)
+            loss.backward()
+            total += loss.item()
+        norm = nn.utils.clip_grad_norm_(list(self.trainable.values()), self.params.max_grad_norm).item()
+        result = StepResult(total, norm, sum(b.num_columns for b in batches), sum(b.num_codes for b in batches))
+        if result.finite:
+            for group in self.optimiser.param_groups:
+                group["lr"] = learning_rate_at(self.position.step, self.params)
+            self.optimiser.step()
+        self._advance(result)
+        return result
+
+    def _advance(self, result: StepResult) -> None:
+        position = self.position
+        position.step += 1
+        position.codes += result.num_codes
+        if result.finite:
+            position.bad_in_a_row = 0
+            return
+        position.bad_steps += 1
+        position.bad_in_a_row += 1
+        if position.bad_in_a_row >= self.params.max_bad_steps:
+            raise ContractError(
+                f"step {position.step}: loss or gradient not finite {position.bad_in_a_row} steps in a row; "
+                "lower train.learning_rate, or set train.warmup_steps; the last checkpoint is kept"
+            )
+
+
+def _groups(trainable: Mapping[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    decayed = {name for name, value in trainable.items() if value.ndim >= 2 and "embed_tokens" not in name}
+    return [
+        {"params": [trainable[name] for name in trainable if name in decayed], "weight_decay": weight_decay},
+        {"params": [trainable[name] for name in trainable if name not in decayed], "weight_decay": 0.0},
+    ]
+
+
+def learning_rate_at(step: int, params: TrainParams) -> float:
+    """Learning rate of a step, counted from 0: linear warm-up, then cosine to zero or constant."""
+    if step < params.warmup_steps:
+        return params.learning_rate * (step + 1) / params.warmup_steps
+    if params.schedule == "constant":
+        return params.learning_rate
+    done = (step - params.warmup_steps) / max(1, params.steps - params.warmup_steps)
+    return params.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Seed dropout and whatever else is random in a step."""
+    state = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
+    torch.manual_seed(state)
+    # MusicGen's layer drop asks Python's own generator.
+    random.seed(state)
+
+
+class StopSignal:
+    """Remembers SIGTERM or SIGINT, so that the loop can save before it leaves."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __enter__(self) -> StopSignal:
+        """Take over both signals."""
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give them back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.number = number
+
+
+class RunLog:
+    """A line of JSON per logged step; and a bar on a terminal, plain lines elsewhere.
+
+    The file holds nothing that differs between two runs of the same command: no times, no speeds.
+
+    Args:
+        path: train_log.jsonl; lines beyond `position` (of a run that was killed) are cut off.
+        steps: steps of the whole run.
+        position: where the run starts.
+    """
+
+    def __init__(self, path: Path, *, steps: int, position: Position) -> None:
+        self._path = path
+        kept = [line for line in read_log(path) if line["step"] <= position.step]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
+        self._bar = progress(total=steps, desc="train", unit="step")
+        self._bar.initial = self._bar.n = position.step
+        self._left = steps - position.step
+        self._started = time.monotonic()
+        self._waited_s = 0.0
+        self._columns = self._steps = 0
+
+    def waited(self, seconds: float) -> None:
+        """Count time that a step waited for data."""
+        self._waited_s += seconds
+
+    def advance(self, result: StepResult) -> None:
+        """Count a step."""
+        self._bar.update()
+        self._steps += 1
+        self._columns += result.num_columns
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Append a line to the file and show it."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        shown = ", ".join(f"{name} {_short(value)}" for name, value in line.items())
+        if self._bar.disable:
+            print(f"{shown}, {self._speed()}", file=sys.stderr, flush=True)
+        else:
+            self._bar.set_postfix_str(f"{shown}, {self._speed()}")
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
+
+    def _speed(self) -> str:
+        elapsed_s = time.monotonic() - self._started
+        eta_s = elapsed_s / max(1, self._steps) * (self._left - self._steps)
+        wait = 100 * self._waited_s / max(elapsed_s, 1e-9)
+        return f"{self._columns / max(elapsed_s, 1e-9):,.0f} columns/s, data wait {wait:.1f} %, ETA {eta_s:.0f} s"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Read a log; a last line that a kill cut short is left out."""
+    lines: list[dict[str, Any]] = []
+    for text in path.read_text("utf-8").splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What the loop calls beside its steps."""
+
+    batch: Callable[[int], Batch]
+    """Batch of a number."""
+    validate: Callable[[], dict[str, float]]
+    """Validation figures, empty without validation shards."""
+    save: Callable[[], object]
+    """Keep a checkpoint of the trainer."""
+
+
+def run_loop(trainer: Trainer, hooks: Hooks, log_path: Path) -> dict[str, Any]:
+    """Train from the trainer's position to the last step.
+
+    Returns:
+        The last logged figures, with the final validation.
+
+    Raises:
+        ContractError: too many bad steps in a row.
+        SystemExit: SIGTERM or SIGINT came; a checkpoint is saved.
+    """
+    params, position = trainer.params, trainer.position
+    log = RunLog(log_path, steps=params.steps, position=position)
+    with StopSignal() as stop:
+        while position.step < params.steps:
+            trainer.model.train()
+            result = trainer.step(_timed_batches(hooks, position.step, params.accumulate, log))
+            log.advance(result)
+            _report(trainer, result, hooks, log)
+            if stop.number or position.step % params.checkpoint_every_steps == 0:
+                hooks.save()
+            if stop.number:
+                log.close()
+                print(f"stopped at step {position.step}; the same command goes on from there", file=sys.stderr)
+                sys.exit(128 + stop.number)
+    log.close()
+    return {"train": _last(log_path, "loss"), "validation": _last(log_path, "validation_loss")}
+
+
+def _timed_batches(hooks: Hooks, step: int, accumulate: int, log: RunLog) -> list[Batch]:
+    started = time.monotonic()
+    batches = [hooks.batch(i) for i in range(step * accumulate, (step + 1) * accumulate)]
+    log.waited(time.monotonic() - started)
+    return batches
+
+
+def _report(trainer: Trainer, result: StepResult, hooks: Hooks, log: RunLog) -> None:
+    params, step = trainer.params, trainer.position.step
+    last = step == params.steps
+    if last or step % params.log_every_steps == 0 or not result.finite:
+        line = {"step": step, "loss": _json_float(result.loss), "grad_norm": _json_float(result.grad_norm)}
+        log.write({**line, "learning_rate": learning_rate_at(step - 1, params)})
+    if last or (params.validate_every_steps and step % params.validate_every_steps == 0):
+        figures = hooks.validate()
+        if figures:
+            log.write({"step": step, **figures})
+
+
+def _json_float(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _last(log_path: Path, name: str) -> dict[str, Any] | None:
+    return next((line for line in reversed(read_log(log_path)) if name in line), None)
