@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
         params=asdict(params),
         make_step=partial(EmbedStep, params, source, device),
         models={"embedder": checkpoint_stamp(source, models.embedder), "device": device},
-        packages=("numpy", "soxr", "torch", "transformers"),
+        packages=("numpy", "soundfile", "soxr", "tokenizers", "torch", "transformers"),
     )
     for corpus in project.corpora(args.corpus):
         run_column(project, corpus, stage)

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         params=asdict(params),
         make_step=partial(EncodeStep, params, source, device),
         models={"codec": load_codec(source).stamp, "device": device},
-        packages=("numpy", "soxr", "torch", "transformers"),
+        packages=("numpy", "soundfile", "soxr", "torch", "transformers"),
     )
     for corpus in project.corpora(args.corpus):
         run_column(project, corpus, stage)

@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
         params=asdict(params),
         make_step=partial(TranscribeStep, params, source, device),
         models={"recogniser": checkpoint_stamp(source, models.recogniser), "device": device},
-        packages=("numpy", "openai-whisper", "soxr", "torch"),
+        packages=("numpy", "openai-whisper", "soundfile", "soxr", "torch"),
     )
     for corpus in project.corpora(args.corpus):
         run_column(project, corpus, stage)

@@ -12,14 +12,19 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from pipeline.data.layout import Layout
+from pipeline.data.provenance import file_digest
+from pipeline.data.shards import ShardFile
 from pipeline.data.storage import link_or_copy, publish_folder
-from pipeline.errors import ContractError
+from pipeline.errors import ContractError, ParamsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,8 +34,50 @@ if TYPE_CHECKING:
 WEIGHTS_FILE = "weights.safetensors"
 MOMENTS_FILE = "moments.safetensors"
 POSITION_FILE = "position.json"
+SETTINGS_FILE = "config.yaml"
 RESULT_FOLDER = "result"
 LOG_FILE = "train_log.jsonl"
+FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+
+
+def open_place(layout: Layout, name: str, *, made_by: str) -> tuple[Path, Path]:
+    """Find where a result of a name goes, before hours are spent on it.
+
+    Args:
+        layout: the project's folders.
+        name: a folder name below runs/, or two with a slash between.
+        made_by: the command that asks, as `write_settings` notes it.
+
+    Returns:
+        `runs/.work/<name>` and `runs/<name>`.
+
+    Raises:
+        ParamsError: no such name, or one under which something else lies.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name):
+        raise ParamsError(f"--name {name!r}: must be letters, digits, dots and dashes, in at most two folders")
+    final = layout.run(name)
+    if final.exists() and any(final.iterdir()) and _maker(final) != made_by:
+        raise ParamsError(f"--name {name}: {final} holds something that {made_by} did not make; choose another name")
+    return layout.run_work(name), final
+
+
+def write_settings(folder: Path, made_by: str, settings: Mapping[str, Any]) -> None:
+    """Write config.yaml: which command made a result, from what, with which settings."""
+    # Through JSON, because YAML has no tuples.
+    plain = json.loads(json.dumps({"made_by": made_by, **settings}))
+    (folder / SETTINGS_FILE).write_text(yaml.safe_dump(plain, sort_keys=True), "utf-8")
+
+
+def _maker(folder: Path) -> str | None:
+    path = folder / SETTINGS_FILE
+    return yaml.safe_load(path.read_text("utf-8")).get("made_by") if path.is_file() else None
+
+
+def shard_digests(paths: Sequence[Path]) -> dict[str, str]:
+    """SHA-256 of shards by name, from the index beside them where there is one."""
+    entries = [ShardFile(path).entry for path in paths]
+    return {path.name: entry.sha256 or file_digest(path) for path, entry in zip(paths, entries, strict=True)}
 
 
 @contextmanager
@@ -170,5 +217,5 @@ def finish(fingerprint_folder: Path, final: Path, build: Callable[[Path], None])
     publish_result(result, final, fingerprint_folder.parent)
     shutil.rmtree(fingerprint_folder / "checkpoints", ignore_errors=True)
     for other in fingerprint_folder.parent.iterdir():
-        if other.is_dir() and other != fingerprint_folder:
+        if other.is_dir() and other != fingerprint_folder and FINGERPRINT.fullmatch(other.name):
             shutil.rmtree(other)

@@ -1,6 +1,6 @@
 """Find out whether examples help: python -m train.evaluate --run NAME --shards 'shards/pack/semantic/test-*.tar'.
 
-In: a finished run, packed test shards; with --generated, a folder of train.generate. Out: runs/NAME-evaluate/ with
+In: a finished run, packed test shards; with --generated, a folder of train.generate. Out: runs/evaluate/NAME/ with
 metrics.json and per_key.jsonl. For every target the negative log-likelihood (nats per code) of its real codes is taken
 under four conditions, with the trained model and with the base model, and compared key by key:
 
@@ -17,13 +17,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.data.layout import Layout
-from pipeline.data.provenance import pretty_json
+from pipeline.data.provenance import file_digest, pretty_json
 from pipeline.data.shards import encode_json, expand_shards
 from pipeline.engine.cli import build_parser, read_params, run_main
 from pipeline.engine.params import section
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 Nll = dict[str, float | None]
 """Nats per code by condition; None where the condition changes nothing for this target."""
 
+MADE_BY = "train.evaluate"
 CONDITIONS = ("with_examples", "without_examples", "captions_swapped", "examples_blanked")
 
 
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", required=True, help="name of a finished training")
     parser.add_argument("--shards", action="append", required=True, help="packed tars: braces, glob or folder")
     parser.add_argument("--generated", type=Path, help="folder of train.generate, to score its audio")
-    parser.add_argument("--name", help="the result goes to runs/NAME (RUN-evaluate)")
+    parser.add_argument("--name", help="the result goes to runs/NAME (evaluate/RUN)")
     run_main(body, parser, argv)
 
 
@@ -67,9 +69,10 @@ def body(args: argparse.Namespace) -> None:
     raw, layout = read_params(args), Layout(args.root)
     params, models = section(raw, "evaluate", EvaluateParams), section(raw, "models", ModelsParams)
     trained = read_run(layout.run(args.run))
-    paths, name = expand_shards(args.shards), args.name or f"{args.run}-evaluate"
+    paths = expand_shards(args.shards)
+    work, final = checkpoint.open_place(layout, args.name or f"evaluate/{args.run}", made_by=MADE_BY)
     if args.dry_run:
-        print(f"would evaluate {args.run} on {len(paths)} shards into {layout.run(name)}")
+        print(f"would evaluate {args.run} on {len(paths)} shards into {final}")
         return
     torch.set_num_threads(params.threads)
     device, source = choose_device(models.device), place(models, args.root, "generator")
@@ -82,8 +85,18 @@ def body(args: argparse.Namespace) -> None:
     metrics = summarise(nll, params)
     if args.generated:
         metrics["clap_score"] = _clap_section(args, models, shards, seed=params.seed, device=device)
-    _publish(layout, name, metrics, nll)
-    print(f"{layout.run(name)}: {_headline(metrics)}", file=sys.stderr)
+    settings = {
+        "evaluate": asdict(params),
+        "run": {args.run: file_digest(layout.run(args.run) / checkpoint.SETTINGS_FILE)},
+        "shards": checkpoint.shard_digests(paths),
+        "limit": args.limit,
+    }
+    with checkpoint.claim(work):
+        with checkpoint.whole_folder(work / checkpoint.RESULT_FOLDER) as part:
+            _write(part, metrics, nll)
+            checkpoint.write_settings(part, MADE_BY, settings)
+        checkpoint.publish_result(work / checkpoint.RESULT_FOLDER, final, work)
+    print(f"{final}: {_headline(metrics)}", file=sys.stderr)
 
 
 def _clap_section(
@@ -231,14 +244,11 @@ def _mean_cosine(left_BD: NDArray[np.float32], right_BD: NDArray[np.float32]) ->
     return float((left_BD * right_BD).sum(axis=1).mean())
 
 
-def _publish(layout: Layout, name: str, metrics: Mapping[str, Any], nll: Mapping[str, Mapping[str, Nll]]) -> None:
+def _write(folder: Path, metrics: Mapping[str, Any], nll: Mapping[str, Mapping[str, Nll]]) -> None:
     keys = list(nll["trained"])
     lines = [encode_json({"key": key, **{model: scores[key] for model, scores in nll.items()}}) for key in keys]
-    work = layout.run_work(name)
-    with checkpoint.claim(work), checkpoint.whole_folder(work / checkpoint.RESULT_FOLDER) as part:
-        (part / "metrics.json").write_bytes(pretty_json(metrics))
-        (part / "per_key.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
-    checkpoint.publish_result(work / checkpoint.RESULT_FOLDER, layout.run(name), work)
+    (folder / "metrics.json").write_bytes(pretty_json(metrics))
+    (folder / "per_key.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
 
 
 def _headline(metrics: Mapping[str, Any]) -> str:

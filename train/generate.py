@@ -1,7 +1,7 @@
 """Generate audio with a trained run: python -m train.generate --run NAME --shards 'shards/pack/semantic/test-*.tar'.
 
 In: a finished run and packed shards: the target's prompt and its retrieved examples; the target's codes give only the
-length. Out: runs/NAME-generate/ with samples/<key>.wav (16 bit) and samples.jsonl. With --limit, the first N samples.
+length. Out: runs/generate/NAME/ with samples/<key>.wav (16 bit) and samples.jsonl. With --limit, the first N samples.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.data.layout import Layout
+from pipeline.data.provenance import file_digest
 from pipeline.data.shards import encode_json, expand_shards
 from pipeline.engine.cli import build_parser, read_params, run_main
 from pipeline.engine.params import section
@@ -31,13 +33,15 @@ if TYPE_CHECKING:
     from train.data import Episode, PackedShards
     from train.icl.model import IclModel
 
+MADE_BY = "train.generate"
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = build_parser(__doc__, prog="python -m train.generate")
     parser.add_argument("--run", required=True, help="name of a finished training")
     parser.add_argument("--shards", action="append", required=True, help="packed tars: braces, glob or folder")
-    parser.add_argument("--name", help="the result goes to runs/NAME (RUN-generate)")
+    parser.add_argument("--name", help="the result goes to runs/NAME (generate/RUN)")
     run_main(body, parser, argv)
 
 
@@ -52,21 +56,29 @@ def body(args: argparse.Namespace) -> None:
     raw, layout = read_params(args), Layout(args.root)
     params, models = section(raw, "generate", GenerateParams), section(raw, "models", ModelsParams)
     trained = read_run(layout.run(args.run))
-    paths, name = expand_shards(args.shards), args.name or f"{args.run}-generate"
+    paths = expand_shards(args.shards)
+    work, final = checkpoint.open_place(layout, args.name or f"generate/{args.run}", made_by=MADE_BY)
     if args.dry_run:
-        print(f"would generate from {len(paths)} shards into {layout.run(name)}")
+        print(f"would generate from {len(paths)} shards into {final}")
         return
     torch.set_num_threads(params.threads)
     device = choose_device(models.device)
     model = load_trained(layout.run(args.run), place(models, args.root, "generator"), params=trained, device=device)
     codec = load_codec(place(models, args.root, "codec"), device=device)
     _check_codec(model, codec)
-    shards, work = PackedShards(paths, model.codec, limit=args.limit), layout.run_work(name)
+    shards = PackedShards(paths, model.codec, limit=args.limit)
+    settings = {
+        "generate": asdict(params),
+        "run": {args.run: file_digest(layout.run(args.run) / checkpoint.SETTINGS_FILE)},
+        "shards": checkpoint.shard_digests(paths),
+        "limit": args.limit,
+    }
     with checkpoint.claim(work):
         with checkpoint.whole_folder(work / checkpoint.RESULT_FOLDER) as part:
             write_samples(model, codec, shards, folder=part, params=params, budget=trained.budget)
-        checkpoint.publish_result(work / checkpoint.RESULT_FOLDER, layout.run(name), work)
-    print(f"{layout.run(name)}: {len(shards)} samples", file=sys.stderr)
+            checkpoint.write_settings(part, MADE_BY, settings)
+        checkpoint.publish_result(work / checkpoint.RESULT_FOLDER, final, work)
+    print(f"{final}: {len(shards)} samples", file=sys.stderr)
 
 
 def _check_codec(model: IclModel, codec: Codec) -> None:

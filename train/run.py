@@ -8,21 +8,17 @@ and ends with the same bytes; a finished one is only put in place again. With --
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from pipeline.data.layout import Layout
-from pipeline.data.provenance import code_digest, digest_of, file_digest, package_versions, pretty_json
-from pipeline.data.shards import ShardFile, expand_shards
+from pipeline.data.provenance import code_digest, digest_of, package_versions, pretty_json
+from pipeline.data.shards import expand_shards
 from pipeline.engine.cli import build_parser, read_params, run_main
 from pipeline.engine.params import section
-from pipeline.errors import ParamsError
 from pipeline.models.base import choose_device, find_checkpoint, weights_digest
 from pipeline.models.places import ModelsParams, place
 from train import checkpoint
@@ -35,6 +31,7 @@ if TYPE_CHECKING:
     from train.icl.model import IclModel
     from train.loop import Hooks, Trainer
 
+MADE_BY = "train.run"
 BYTE_PACKAGES = ("numpy", "peft", "torch", "transformers")
 NO_EFFECT = ("checkpoint_every_steps", "keep_checkpoints")
 """Settings that cannot change a result, left out of the fingerprint."""
@@ -58,22 +55,20 @@ class Job:
         """What the fingerprint covers, as JSON; also the run's config.yaml."""
         params = {name: value for name, value in asdict(self.params).items() if name not in NO_EFFECT}
         return {
-            "train": json.loads(json.dumps(params)),
+            "train": params,
             "base": self.base_label,
             "device": self.device,
             "limit": self.limit,
-            "shards": {"train": _digests(self.train_paths), "val": _digests(self.val_paths)},
+            "shards": {
+                "train": checkpoint.shard_digests(self.train_paths),
+                "val": checkpoint.shard_digests(self.val_paths),
+            },
             "packages": package_versions(BYTE_PACKAGES),
         }
 
     def fingerprint(self) -> str:
         """Name of the folder that holds this job's checkpoints."""
         return digest_of({**self.identity(), "code": code_digest("train.run")})[:16]
-
-
-def _digests(paths: Sequence[Path]) -> dict[str, str]:
-    entries = [ShardFile(path).entry for path in paths]
-    return {path.name: entry.sha256 or file_digest(path) for path, entry in zip(paths, entries, strict=True)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -89,7 +84,7 @@ def body(args: argparse.Namespace) -> None:
     """Train, or put a finished training in place again."""
     job, layout = plan(args), Layout(args.root)
     fingerprint = job.fingerprint()
-    work, final = layout.run_work(job.name), layout.run(job.name)
+    work, final = checkpoint.open_place(layout, job.name, made_by=MADE_BY)
     folder = work / fingerprint
     if args.dry_run:
         print(f"would train {job.params.steps} steps on {len(job.train_paths)} shards into {final} ({folder.name})")
@@ -106,12 +101,10 @@ def plan(args: argparse.Namespace) -> Job:
     """Read settings and flags into a job.
 
     Raises:
-        ParamsError: a setting out of range, a name that is no folder name, or patterns that match nothing.
+        ParamsError: a setting out of range, or patterns that match nothing.
     """
     raw = read_params(args)
     params, models = section(raw, "train", TrainParams), section(raw, "models", ModelsParams)
-    if not args.name or args.name.startswith((".", "-")) or "/" in args.name:
-        raise ParamsError(f"--name {args.name!r}: must be a plain folder name")
     base = find_checkpoint(place(models, args.root, "generator"), role="generator")
     return Job(
         name=args.name,
@@ -189,7 +182,7 @@ def _write_result(job: Job, trainer: Trainer, *, model: IclModel, figures: Mappi
     num_trained = sum(value.numel() for value in trainer.trainable.values())
     metrics = {**figures, **asdict(trainer.position), "trained_parameters": num_trained}
     (folder / "metrics.json").write_bytes(pretty_json(metrics))
-    (folder / "config.yaml").write_text(yaml.safe_dump(job.identity(), sort_keys=True), "utf-8")
+    checkpoint.write_settings(folder, MADE_BY, job.identity())
     log = folder.parent / checkpoint.LOG_FILE
     (folder / checkpoint.LOG_FILE).write_bytes(log.read_bytes())
     (folder / "README.md").write_text(_card(job, metrics), "utf-8")

@@ -19,7 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from pipeline.data.provenance import (
     MANIFEST_NAME,
@@ -238,9 +238,21 @@ def _make_in_pool(job: Job, todo: Sequence[Task], *, folder: Path, workers: int,
 class _Worker:
     """What a pool process holds between shards."""
 
-    step: Step
-    folder: Path
-    counter: Any
+    current: ClassVar[_Worker]
+
+    def __init__(self, make_step: Callable[[], Step], folder: Path, counter: Any) -> None:
+        self.make_step, self.folder, self.counter = make_step, folder, counter
+        self.step: Step | None = None
+
+    def work(self, task: Task) -> None:
+        # The step is built here and not when the worker starts: an error there would only say that a worker died.
+        if self.step is None:
+            self.step = self.make_step()
+        _make_shard(self.step, task, self.folder, self.count)
+
+    def count(self, n: int) -> None:
+        with self.counter.get_lock():
+            self.counter.value += n
 
 
 def _start_worker(make_step: Callable[[], Step], folder: Path, counter: Any) -> None:
@@ -248,7 +260,7 @@ def _start_worker(make_step: Callable[[], Step], folder: Path, counter: Any) -> 
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-    _Worker.step, _Worker.folder, _Worker.counter = make_step(), folder, counter
+    _Worker.current = _Worker(make_step, folder, counter)
 
 
 def _use_one_thread() -> None:
@@ -266,12 +278,7 @@ def _die_with(parent: Any) -> None:
 
 
 def _work(task: Task) -> None:
-    _make_shard(_Worker.step, task, _Worker.folder, _count)
-
-
-def _count(n: int) -> None:
-    with _Worker.counter.get_lock():
-        _Worker.counter.value += n
+    _Worker.current.work(task)
 
 
 # --- publishing ------------------------------------------------------------------------------------------------------

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypedDict
 
 
-class Heard(Protocol):
-    """What the gates read of a recognised phrase: a mapping with these keys."""
+class Heard(TypedDict):
+    """A stretch of words as a recogniser reports it; times in seconds within the wave."""
 
-    def __getitem__(self, key: str, /) -> object:
-        """`text`, `avg_logprob`, `no_speech_prob`, `compression_ratio`."""
-        ...
+    text: str
+    start_s: float
+    end_s: float
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,17 +36,12 @@ def refusal(phrase: Heard, gates: GateParams) -> str | None:
         phrase: one recognised phrase.
         gates: the thresholds.
     """
-    if not str(phrase["text"]).strip():
+    if not phrase["text"].strip():
         return "empty"
-    if _number(phrase, "no_speech_prob") > gates.max_no_speech_prob:
+    if phrase["no_speech_prob"] > gates.max_no_speech_prob:
         return "no_speech"
-    if _number(phrase, "avg_logprob") < gates.min_avg_logprob:
+    if phrase["avg_logprob"] < gates.min_avg_logprob:
         return "avg_logprob"
-    if _number(phrase, "compression_ratio") > gates.max_compression_ratio:
+    if phrase["compression_ratio"] > gates.max_compression_ratio:
         return "compression_ratio"
     return None
-
-
-def _number(phrase: Heard, key: str) -> float:
-    value = phrase[key]
-    return float(value) if isinstance(value, (int, float)) else 0.0

@@ -16,7 +16,8 @@ import whisper.tokenizer
 from numpy.typing import NDArray
 
 from pipeline.errors import ContractError, ParamsError
-from pipeline.models.base import Checkpoint, Phrase, Recogniser, choose_device, make_stamp
+from pipeline.lyrics.gates import Heard
+from pipeline.models.base import Checkpoint, Recogniser, choose_device, make_stamp
 
 # whisper's own ladder: sampling is tried where greedy decoding repeats itself or is unsure.
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -111,7 +112,7 @@ class _WhisperRecogniser:
             checkpoint, ("torch", "openai-whisper"), sample_rate_hz=self.sample_rate_hz, **asdict(decoding)
         )
 
-    def transcribe(self, wave_N: NDArray[np.float32]) -> list[Phrase]:
+    def transcribe(self, wave_N: NDArray[np.float32]) -> list[Heard]:
         """Recognise a wave; each window by itself, so that one hallucination does not feed the next."""
         if not wave_N.size:
             return []
@@ -129,14 +130,14 @@ class _WhisperRecogniser:
                 verbose=None,
             )
         duration_s = wave_N.size / self.sample_rate_hz
-        phrases = (_phrase(segment, duration_s) for segment in result["segments"])
+        phrases = (_heard(segment, duration_s) for segment in result["segments"])
         return [phrase for phrase in phrases if phrase["text"] and phrase["start_s"] < duration_s]
 
 
-def _phrase(segment: dict[str, Any], duration_s: float) -> Phrase:
+def _heard(segment: dict[str, Any], duration_s: float) -> Heard:
     """A whisper segment with its times inside the wave: whisper pads to 30 s and may place words there."""
     start_s = min(max(0.0, float(segment["start"])), duration_s)
-    return Phrase(
+    return Heard(
         text=str(segment["text"]).strip(),
         start_s=round(start_s, 3),
         end_s=round(min(max(start_s, float(segment["end"])), duration_s), 3),

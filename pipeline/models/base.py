@@ -14,12 +14,13 @@ import warnings
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ContractError, ParamsError
+from pipeline.lyrics.gates import Heard
 
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -62,24 +63,13 @@ class Embedder(Protocol):
         ...
 
 
-class Phrase(TypedDict):
-    """A stretch of recognised words; times lie within the wave."""
-
-    text: str
-    start_s: float
-    end_s: float
-    avg_logprob: float
-    no_speech_prob: float
-    compression_ratio: float
-
-
 class Recogniser(Protocol):
     """Writes down what is sung or said."""
 
     sample_rate_hz: int
     stamp: dict[str, Any]
 
-    def transcribe(self, wave_N: NDArray[np.float32]) -> list[Phrase]:
+    def transcribe(self, wave_N: NDArray[np.float32]) -> list[Heard]:
         """Phrases in order of time; the same wave gives the same phrases."""
         ...
 

@@ -47,8 +47,8 @@ _FLAT_LIMITS = ((1e-4, 0.05), (1e-2, 0.35))
 def decode_audio(source: Path | bytes, *, sample_rate_hz: int | None = None) -> Decoded:
     """Decode a recording to mono by its content, whatever its name ends in.
 
-    soundfile comes first, PyAV takes what libsndfile refuses. MP3 goes the other way round: as fast, the same
-    samples, and libmpg123 inside libsndfile writes its complaints straight to stderr. A cut-off stream that
+    soundfile comes first, PyAV takes what libsndfile refuses. MP3 goes to PyAV at once: as fast, the same samples,
+    and libmpg123 inside libsndfile writes its complaints straight to stderr. A cut-off stream that
     stores no length (Ogg, ADTS, MP3 without a Xing header) is a valid shorter stream and passes.
     Where a header claims fewer samples than there are, libsndfile stops at the claim, and so do we.
 
@@ -62,22 +62,23 @@ def decode_audio(source: Path | bytes, *, sample_rate_hz: int | None = None) -> 
     with _opened(source) as file:
         if file.seek(0, io.SEEK_END) == 0:
             raise AudioError("empty", "0 bytes")
-        readers = [read_with_soundfile, read_with_pyav]
-        if is_mpeg_stream(file):
-            readers.reverse()
-        try:
-            decoded = readers[0](file)
-        except AudioError as refusal:
-            if refusal.reason == "truncated":
-                raise
-            try:
-                decoded = readers[1](file)
-            except AudioError as error:
-                raise _clearer(refusal, error) from error
+        decoded = read_with_pyav(file) if is_mpeg_stream(file) else _read_with_either(file)
     if sample_rate_hz is None or sample_rate_hz == decoded.sample_rate_hz:
         return decoded
     wave_N = resample(decoded.wave_N, decoded.sample_rate_hz, sample_rate_hz)
     return dataclasses.replace(decoded, wave_N=wave_N, sample_rate_hz=sample_rate_hz)
+
+
+def _read_with_either(file: Source) -> Decoded:
+    try:
+        return read_with_soundfile(file)
+    except AudioError as refusal:
+        if refusal.reason == "truncated":
+            raise
+        try:
+            return read_with_pyav(file)
+        except AudioError as error:
+            raise _clearer(refusal, error) from error
 
 
 class _Memory(io.BytesIO):

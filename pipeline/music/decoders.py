@@ -42,6 +42,9 @@ _ITU_WEIGHTS = {
     "FL": 1.0, "FR": 1.0, "FC": 2**0.5, "LFE": 0.0,
     "SL": 0.5**0.5, "SR": 0.5**0.5, "BL": 0.5**0.5, "BR": 0.5**0.5, "BC": 0.5**0.5,
 }  # fmt: skip
+# PyAV 18.1 counts planes up to a null pointer that frames of 8 and more do not have, and reads past their end: 7.1
+# AAC and Opus crash the process. FFmpeg's own conversion to interleaved samples comes first for those.
+_UNSAFE_PLANES = 8
 _INTEGER_FULL_SCALE = {"u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31, "i8": 2.0**63}
 
 # FFmpeg's messages come back inside the errors; its printing of them would be noise between progress bars.
@@ -234,6 +237,8 @@ class _PyavBlocks:
 
 def _frame_samples(frame: AudioFrame, num_channels: int) -> NDArray[np.float32]:
     """Samples of a frame [C, N], integers brought to full scale 1.0."""
+    if frame.format.is_planar and num_channels >= _UNSAFE_PLANES:
+        (frame,) = av.AudioResampler(format="flt").resample(frame)
     data = frame.to_ndarray()
     data_CN = data if frame.format.is_planar else data.reshape(-1, num_channels).T
     if data_CN.dtype.kind == "f":

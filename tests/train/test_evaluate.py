@@ -25,7 +25,7 @@ def trained(project):
 
 def evaluate_toy(root, *more):
     evaluate.main(["--root", str(root), "--run", "toy", "--shards", str(root / "shards/test"), *more])
-    folder = root / "runs/toy-evaluate"
+    folder = root / "runs/evaluate/toy"
     lines = [json.loads(line) for line in (folder / "per_key.jsonl").read_text().splitlines()]
     return json.loads((folder / "metrics.json").read_text()), lines
 
@@ -65,7 +65,7 @@ def test_dry_run_writes_nothing(trained, capsys):
     arguments = ["--root", str(trained), "--run", "toy", "--shards", str(trained / "shards/test"), "--dry-run"]
     evaluate.main(arguments)
     assert "would evaluate toy on 1 shards" in capsys.readouterr().out
-    assert not (trained / "runs/toy-evaluate").exists()
+    assert not (trained / "runs/evaluate/toy").exists()
 
 
 def test_interval_covers_the_mean_and_narrows_with_more_keys():

@@ -27,7 +27,7 @@ def arguments(root, *more):
 
 def test_every_target_gets_a_wav_as_long_as_itself(trained):
     generate.main(arguments(trained))
-    folder = trained / "runs/toy-generate"
+    folder = trained / "runs/generate/toy"
     lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     shard = ShardFile(trained / "shards/test/test-000000.tar")
     assert [line["key"] for line in lines] == shard.keys
@@ -46,7 +46,7 @@ def test_a_sample_depends_on_seed_and_key_alone(trained):
     assert len(names) == 2
     whole, again, other = (
         [(trained / "runs" / run_name / "samples" / name).read_bytes() for name in names]
-        for run_name in ("toy-generate", "again", "other")
+        for run_name in ("generate/toy", "again", "other")
     )
     assert whole == again
     assert whole != other
@@ -54,7 +54,7 @@ def test_a_sample_depends_on_seed_and_key_alone(trained):
 
 def test_guidance_and_length_are_settings(trained):
     generate.main(arguments(trained, "--set", "generate.guidance_scale=3.0", "--set", "generate.max_frames=3"))
-    for path in (trained / "runs/toy-generate/samples").iterdir():
+    for path in (trained / "runs/generate/toy/samples").iterdir():
         wave, _ = soundfile.read(path)
         assert len(wave) == 3 * 320
         assert np.isfinite(wave).all()
@@ -63,7 +63,7 @@ def test_guidance_and_length_are_settings(trained):
 def test_dry_run_writes_nothing(trained, capsys):
     generate.main(arguments(trained, "--dry-run"))
     assert "would generate from 1 shards" in capsys.readouterr().out
-    assert not (trained / "runs/toy-generate").exists()
+    assert not (trained / "runs/generate/toy").exists()
 
 
 def test_a_codec_that_is_not_the_generators_is_refused(trained, capsys):

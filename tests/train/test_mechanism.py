@@ -69,7 +69,7 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> dict:
     write_pack(root / "shards" / "test", "test", motif_episodes(NUM_TEST, seed=1), per_shard=5000)
     run.main(["--root", str(root), "--shards", str(root / "shards" / "train"), "--name", "motifs"])
     evaluate.main(["--root", str(root), "--shards", str(root / "shards" / "test"), "--run", "motifs"])
-    return json.loads((root / "runs" / "motifs-evaluate" / "metrics.json").read_text())
+    return json.loads((root / "runs" / "evaluate" / "motifs" / "metrics.json").read_text())
 
 
 def test_training_episodes_are_distinct() -> None:

@@ -128,6 +128,17 @@ def test_a_change_of_anything_that_counts_reuses_nothing(tmp_path: Path, change:
     assert old != new
 
 
+def no_checkpoint() -> ToyStep:
+    raise ContractError("no checkpoint here")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_step_that_cannot_be_built_says_why(tmp_path: Path, workers: int):
+    with pytest.raises(ContractError, match="no checkpoint here"):
+        run_job(toy_job(tmp_path, make_step=no_checkpoint), EngineParams(workers=workers))
+    assert not (tmp_path / "shards" / "toy").exists()
+
+
 def test_too_many_drops_fail_the_stage_and_name_the_way_out(tmp_path: Path):
     with pytest.raises(ContractError, match=r"8 of 16.*--set toy\.max_drop_share=1"):
         run_job(toy_job(tmp_path, max_drop_share=0.4), ONE)

@@ -2,16 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.lyrics.gates import GateParams, refusal
+from pipeline.lyrics.gates import GateParams, Heard, refusal
 
-GOOD = {
-    "text": "さくら",
-    "start_s": 0.0,
-    "end_s": 1.0,
-    "avg_logprob": -0.3,
-    "no_speech_prob": 0.1,
-    "compression_ratio": 1.0,
-}
+GOOD = Heard(text="さくら", start_s=0.0, end_s=1.0, avg_logprob=-0.3, no_speech_prob=0.1, compression_ratio=1.0)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import whisper
 from whisper.model import ModelDimensions, Whisper
 
 from pipeline.errors import ContractError, ParamsError
+from pipeline.lyrics.gates import Heard
 from pipeline.models.asr import Decoding, load_recogniser
-from pipeline.models.base import Phrase
 
 RATE_HZ = 16_000
 
@@ -60,7 +60,7 @@ def test_phrases_lie_within_the_wave_and_repeat(recogniser):
     phrases = recogniser.transcribe(wave_N)
     assert phrases  # random weights say something
     for phrase in phrases:
-        assert phrase.keys() == Phrase.__annotations__.keys()
+        assert phrase.keys() == Heard.__annotations__.keys()
         assert phrase["text"] == phrase["text"].strip() != ""
         assert 0 <= phrase["start_s"] <= phrase["end_s"] <= 4.0
         assert phrase["start_s"] < 4.0

