@@ -4,6 +4,8 @@ BIN := .venv/bin
 STAMP := .venv/.synced
 PRESET ?= demo
 export OMP_NUM_THREADS ?= 1
+# Compiling torch and transformers anew in every process costs ten seconds each time.
+unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DVC_NO_ANALYTICS := true
 
@@ -14,14 +16,14 @@ install: $(STAMP)
 $(STAMP): requirements.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
 	touch $@
 
 demo: install                  # the whole chain on the embedded corpus
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 
 test: install                  # what every change must pass
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-all: install              # adds the long ones
 	$(BIN)/python -m pytest -m "not gpu and not hub and not bench"

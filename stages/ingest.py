@@ -91,7 +91,7 @@ class IngestStep:
                 yield result
         yield from drops
         if not clips:
-            yield Drop(track.id, Reason.NO_CLIPS, "; ".join(f"{drop.reason}: {drop.detail}" for drop in drops[:3]))
+            yield _no_clips(track, drops)
         yield Line("tracks.jsonl", self._track_line(track, decoded, tags, clips))
 
     def _reason(self, path: Path, reason: str) -> Reason:
@@ -160,6 +160,13 @@ class IngestStep:
             "score": None,
             "clips": clips,
         }
+
+
+def _no_clips(track: Track, drops: Sequence[Drop]) -> Drop:
+    """Drop a recording none of whose clips was kept, for the reason that they share."""
+    reasons = {drop.reason for drop in drops}
+    detail = "; ".join(f"{drop.reason}: {drop.detail}" for drop in drops[:3])
+    return Drop(track.id, reasons.pop() if len(reasons) == 1 else Reason.NO_CLIPS, detail)
 
 
 def ingest_corpus(project: Project, corpus: str) -> None:

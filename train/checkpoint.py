@@ -74,10 +74,11 @@ def _maker(folder: Path) -> str | None:
     return yaml.safe_load(path.read_text("utf-8")).get("made_by") if path.is_file() else None
 
 
-def shard_digests(paths: Sequence[Path]) -> dict[str, str]:
-    """SHA-256 of shards by name, from the index beside them where there is one."""
+def shard_digests(paths: Sequence[Path]) -> list[dict[str, str]]:
+    """Name and SHA-256 of shards in their order, from the index beside them where there is one."""
     entries = [ShardFile(path).entry for path in paths]
-    return {path.name: entry.sha256 or file_digest(path) for path, entry in zip(paths, entries, strict=True)}
+    digests = [entry.sha256 or file_digest(path) for path, entry in zip(paths, entries, strict=True)]
+    return [{"name": path.name, "sha256": digest} for path, digest in zip(paths, digests, strict=True)]
 
 
 @contextmanager

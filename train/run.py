@@ -190,9 +190,8 @@ def _write_result(job: Job, trainer: Trainer, *, model: IclModel, figures: Mappi
 
 def _card(job: Job, metrics: Mapping[str, Any]) -> str:
     params = job.params
-    digests = [
-        f"- {split}/{name}: {sha}" for split, shas in job.identity()["shards"].items() for name, sha in shas.items()
-    ]
+    splits = job.identity()["shards"].items()
+    digests = [f"- {split} {shard['name']}: {shard['sha256']}" for split, shards in splits for shard in shards]
     validation = (metrics["validation"] or {}).get("validation_loss", "none measured")
     return "\n".join(
         [

@@ -86,6 +86,17 @@ class Phrase(TypedDict):
     confidence: NotRequired[float]
 
 
+class Heard(TypedDict):
+    """A stretch of words as a recogniser reports it; times in seconds within the wave."""
+
+    text: str
+    start_s: float
+    end_s: float
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
+
+
 class ClipJson(TypedDict):
     """Member `json` of ingest: what is known of a clip before any model has seen it."""
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import mmap
 import re
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,15 +82,23 @@ def decode_npy(buffer: bytes | memoryview) -> NDArray[Any]:
     Raises:
         ContractError: not a .npy, pickled or cut short.
     """
-    head = io.BytesIO(bytes(buffer[:256]))
     try:
-        version = np.lib.format.read_magic(head)
-        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = reader(head)
-        array = np.frombuffer(buffer, dtype, count=int(np.prod(shape)), offset=head.tell())
+        # Ten bytes of magic, version and header length; then the header, of which there are few different ones.
+        header_bytes = 10 + int.from_bytes(buffer[8:10], "little")
+        shape, fortran, dtype = _npy_header(bytes(buffer[:header_bytes]))
+        array = np.frombuffer(buffer, dtype, count=math.prod(shape), offset=header_bytes)
     except ValueError as error:
         raise ContractError(f"damaged .npy member ({error}): run `python -m pipeline verify` on its folder") from error
     return array.reshape(shape, order="F" if fortran else "C")
+
+
+@lru_cache(maxsize=4096)
+def _npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    file = io.BytesIO(header)
+    version = np.lib.format.read_magic(file)
+    if version != (1, 0):
+        raise ValueError(f"format {version}, which numpy writes for headers beyond 64 kB only")
+    return np.lib.format.read_array_header_1_0(file)
 
 
 def encode_npz(**arrays: NDArray[Any]) -> bytes:
@@ -280,7 +290,7 @@ def _expand_one(pattern: str) -> list[Path]:
     else:
         paths = [path for name in _expand_braces(pattern) for path in _glob(name)]
     if not paths:
-        raise ParamsError(f"--shards {pattern!r}: no such tar; run `python -m stages.pack` first, or mend the pattern")
+        raise ParamsError(f"{pattern}: no such tar; run `python -m stages.pack` first, or mend the pattern")
     return paths
 
 

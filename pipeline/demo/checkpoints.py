@@ -199,6 +199,9 @@ def _write_musicgen(root: Path, seed: int) -> None:
     for embedding in model.decoder.model.decoder.embed_tokens:
         # The library's 0.02 drowns in the positions: such a model learns to copy, not to read captions.
         torch.nn.init.normal_(embedding.weight, std=1.0)
+    for layer in (m for m in model.decoder.modules() if isinstance(m, torch.nn.Linear)):
+        # And with 0.02 here gradients are a hundred times smaller than at the size of the real ones.
+        torch.nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
     model.generation_config = GenerationConfig(
         bos_token_id=CODEBOOK_SIZE,
         pad_token_id=CODEBOOK_SIZE,

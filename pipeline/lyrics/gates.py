@@ -3,18 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypedDict
 
-
-class Heard(TypedDict):
-    """A stretch of words as a recogniser reports it; times in seconds within the wave."""
-
-    text: str
-    start_s: float
-    end_s: float
-    avg_logprob: float
-    no_speech_prob: float
-    compression_ratio: float
+from pipeline.data.records import Heard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

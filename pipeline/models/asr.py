@@ -15,8 +15,8 @@ import whisper
 import whisper.tokenizer
 from numpy.typing import NDArray
 
+from pipeline.data.records import Heard
 from pipeline.errors import ContractError, ParamsError
-from pipeline.lyrics.gates import Heard
 from pipeline.models.base import Checkpoint, Recogniser, choose_device, make_stamp
 
 # whisper's own ladder: sampling is tried where greedy decoding repeats itself or is unsure.

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.records import Heard
 from pipeline.errors import ContractError, ParamsError
-from pipeline.lyrics.gates import Heard
 
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -90,6 +90,15 @@ def test_changed_shards_train_anew(project):
     assert adapter_bytes(project) != before
 
 
+def test_shards_of_one_name_in_two_folders_both_count(project):
+    write_pack(project / "shards/more", "train", random_samples(20, seed=9))
+    run.main(arguments(project, "--shards", str(project / "shards/more")))
+    before = adapter_bytes(project)
+    write_pack(project / "shards/train", "train", random_samples(20, seed=8))
+    run.main(arguments(project, "--shards", str(project / "shards/more")))
+    assert adapter_bytes(project) != before
+
+
 def test_sigterm_then_the_same_command_ends_with_the_same_bytes(project, monkeypatch, capsys):
     run.main(arguments(project))
     undisturbed, log = adapter_bytes(project), (project / "runs/toy/train_log.jsonl").read_bytes()
@@ -129,8 +138,10 @@ def test_kill_9_then_the_same_command_ends_with_the_same_bytes(project, capsys):
             time.sleep(0.01)
         process.kill()
     assert not (project / "runs/toy").exists()
+    [folder] = (project / "runs/.work/toy").glob("*/checkpoints")
     capsys.readouterr()
     run.main(long)
+    assert (folder.parent / "result").exists(), "the same command made another fingerprint: was code edited meanwhile?"
     assert "going on from step" in capsys.readouterr().err
     assert adapter_bytes(project) == undisturbed
 

@@ -161,7 +161,9 @@ def test_npy_in_fortran_order_is_read():
     assert np.array_equal(shards.decode_npy(out.getvalue()), array)
 
 
-@pytest.mark.parametrize("data", [b"", b"no npy", shards.encode_npy(np.zeros(9))[:-8]])
+@pytest.mark.parametrize(
+    "data", [b"", b"no npy", shards.encode_npy(np.zeros(9))[:-8], b"\x93NUMPY\x02\x00" + b" " * 90]
+)
 def test_damaged_npy_is_a_contract_error(data: bytes):
     with pytest.raises(ContractError, match="damaged"):
         shards.decode_npy(data)

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.lyrics.gates import GateParams, Heard, refusal
+from pipeline.data.records import Heard
+from pipeline.lyrics.gates import GateParams, refusal
 
 GOOD = Heard(text="さくら", start_s=0.0, end_s=1.0, avg_logprob=-0.3, no_speech_prob=0.1, compression_ratio=1.0)
 

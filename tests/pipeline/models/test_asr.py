@@ -12,8 +12,8 @@ import torch
 import whisper
 from whisper.model import ModelDimensions, Whisper
 
+from pipeline.data.records import Heard
 from pipeline.errors import ContractError, ParamsError
-from pipeline.lyrics.gates import Heard
 from pipeline.models.asr import Decoding, load_recogniser
 
 RATE_HZ = 16_000
