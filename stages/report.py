@@ -102,7 +102,10 @@ def loss_plot(logs: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
 
 
 def nll_plot(metrics: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """Draw the target's loss under the four conditions, a group of bars per strategy.
+    """Draw what taking the examples away, or spoiling them, adds to the loss of the real targets.
+
+    Points are means over targets of the paired differences, bars their 95 % bootstrap intervals; where a bar holds
+    zero, nothing is shown.
 
     Returns:
         A PNG, the same bytes for the same numbers.
@@ -110,15 +113,21 @@ def nll_plot(metrics: Mapping[str, Mapping[str, Any]]) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot(ylabel="test loss, nats per code", title="Loss of the real targets")
-    width = 0.8 / len(CONDITIONS)
-    for n, condition in enumerate(CONDITIONS):
-        heights = [values["trained"][condition] or 0.0 for values in metrics.values()]
-        places = [i + n * width for i in range(len(heights))]
-        bars = axes.bar(places, heights, width, label=condition.replace("_", " "))
-        axes.bar_label(bars, fmt="%.2f", fontsize=7)
-    axes.set_xticks([i + 1.5 * width for i in range(len(metrics))], list(metrics))
-    axes.legend(fontsize=8, loc="lower right")
+    axes = figure.add_subplot(ylabel="added loss, nats per code", title="Do the examples help? (above zero: yes)")
+    for n, (name, values) in enumerate(metrics.items()):
+        differences = values["trained"]["minus_with_examples"]
+        there = [(i, differences[c]) for i, c in enumerate(CONDITIONS[1:]) if differences[c] is not None]
+        axes.errorbar(
+            [i + 0.12 * n for i, _ in there],
+            [d["mean"] for _, d in there],
+            yerr=[[d["mean"] - d["low"] for _, d in there], [d["high"] - d["mean"] for _, d in there]],
+            fmt="o",
+            capsize=4,
+            label=name,
+        )
+    axes.axhline(0, color="grey", linewidth=0.8)
+    axes.set_xticks(range(len(CONDITIONS) - 1), [condition.replace("_", " ") for condition in CONDITIONS[1:]])
+    axes.legend(fontsize=8)
     return _png(figure)
 
 
