@@ -150,16 +150,19 @@ class IngestStep:
     def _track_line(
         self, track: Track, decoded: Decoded, tags: dict[str, str], clips: list[dict[str, Any]]
     ) -> dict[str, Any]:
-        path = track.path and track.path.relative_to(self.source_root).as_posix()
+        path, score = (self._below_root(file) for file in (track.path, track.score))
         return {
             "track": track.id,
             "path": path,
             "format": decoded.source_format,
             "duration_s": round(decoded.decoded_s, 6),
             "tags": tags,
-            "score": None,
+            "score": score,
             "clips": clips,
         }
+
+    def _below_root(self, path: Path | None) -> str | None:
+        return path and path.relative_to(self.source_root).as_posix()
 
 
 def _no_clips(track: Track, drops: Sequence[Drop]) -> Drop:
@@ -198,8 +201,9 @@ def ingest_corpus(project: Project, corpus: str) -> None:
 
 def _lasting(track: Track, source_root: Path) -> dict[str, Any]:
     """What of a track is still true on another machine: no absolute path, no file time."""
-    path, size = (track.path.relative_to(source_root).as_posix(), track.path.stat().st_size) if track.path else ("", 0)
-    return {**asdict(track), "path": path, "missing": "", "size": size}
+    files = {name: path for name in ("path", "score") if (path := getattr(track, name))}
+    lasting = {name: [path.relative_to(source_root).as_posix(), path.stat().st_size] for name, path in files.items()}
+    return {**asdict(track), "path": None, "score": None, "missing": "", **lasting}
 
 
 def run(args: argparse.Namespace) -> None:

@@ -130,6 +130,8 @@ class Track:
     """Where audio was looked for, when there is none."""
     span_s: tuple[float, float] | None = None
     """The part of a longer file that the corpus means; None for the whole file."""
+    score: Path | None = None
+    """The score of the recording, where the corpus has one."""
     captions: tuple[Caption, ...] = ()
     aspects: tuple[str, ...] = ()
     groups: dict[str, str] = field(default_factory=dict[str, str])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ast
-import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.data.records import Caption, Track
-from pipeline.errors import ContractError, ParamsError
+from pipeline.errors import ContractError
+from pipeline.sources.rows import read_rows
 
 COLUMNS = ("ytid", "start_s", "end_s", "aspect_list", "caption", "author_id", "is_audioset_eval")
 # `{ytid}.wav` of most downloaders, `[ytid]-[start-end].webm`, `{ytid}_{start}_{end}.wav`.
@@ -45,25 +45,9 @@ def read_tracks(params: SourceParams, root: Path) -> list[Track]:
         ContractError: the CSV is not MusicCaps', or a row is damaged; the message gives the row.
     """
     folder = root / params.root
+    rows = read_rows(folder / params.csv, COLUMNS, corpus="musiccaps")
     audio = _files_by_ytid(folder / params.audio)
-    return [_track(row, number, audio, params.audio) for number, row in _rows(folder / params.csv)]
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    try:
-        # newline="": three byte variants of the file circulate, with line breaks of either kind inside quotes.
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            lacking = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if lacking:
-                raise ContractError(f"{path}: no column {', '.join(lacking)}; it must be MusicCaps' own CSV")
-            yield from enumerate(reader, 1)
-    except FileNotFoundError:
-        raise ParamsError(
-            f"{path}: no such file; set sources.musiccaps.root to the folder that holds the CSV"
-        ) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ContractError(f"{path}: not a readable UTF-8 CSV ({error})") from error
+    return [_track(row, number, audio, params.audio) for number, row in rows]
 
 
 def _track(row: Mapping[str, str], number: int, audio: Mapping[str, Path], folder: str) -> Track:

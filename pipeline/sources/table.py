@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.data.records import Track
 from pipeline.engine.params import read_value
-from pipeline.errors import ParamsError
+from pipeline.errors import ContractError, ParamsError
 
-CORPORA = ("library", "musiccaps")
+CORPORA = ("jacappella", "library", "musiccaps", "song_describer")
 
 
 def corpus_tracks(corpus: str, settings: Mapping[str, Any], root: Path) -> list[Track]:
@@ -24,9 +25,14 @@ def corpus_tracks(corpus: str, settings: Mapping[str, Any], root: Path) -> list[
 
     Raises:
         ParamsError: an unknown corpus, or settings that its source does not take.
+        ContractError: an id that comes twice.
     """
     if corpus not in CORPORA:
         raise ParamsError(f"sources.{corpus}: no such corpus; there are: {', '.join(CORPORA)}")
     # By name, so that a change to one source does not make every other corpus run again.
     module: Any = importlib.import_module(f"pipeline.sources.{corpus}")
-    return module.read_tracks(read_value(settings, module.SourceParams, f"sources.{corpus}"), root)
+    tracks: list[Track] = module.read_tracks(read_value(settings, module.SourceParams, f"sources.{corpus}"), root)
+    twice = [track_id for track_id, number in Counter(track.id for track in tracks).items() if number > 1]
+    if twice:
+        raise ContractError(f"{corpus}: id {twice[0]!r} comes twice; ids are unique: remove one of the two")
+    return tracks

@@ -94,8 +94,8 @@ def run_audiocraft() -> Reference:
     states_BLD, mask_BL = (torch.from_numpy(array) for array in text_states())
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter += 0.2 * torch.randn_like(parameter)  # fresh norms are all alike: a mix-up would not show
+            if parameter.ndim == 1:  # fresh norms are all alike: a mix-up would not show
+                parameter.add_(torch.randn_like(parameter), alpha=0.2)
         output = model.compute_predictions(
             codes_BKT, [], {"description": (states_BLD, mask_BL)}, keep_only_valid_steps=False
         )

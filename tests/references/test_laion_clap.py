@@ -110,8 +110,8 @@ def embed_with_laion(root: Path) -> tuple[np.ndarray, np.ndarray]:
     module: Any = CLAP_Module(enable_fusion=False, device="cpu").eval()
     with torch.no_grad():
         for parameter in module.parameters():
-            if parameter.ndim == 1:
-                parameter += 0.1 * torch.randn_like(parameter)  # fresh norms are all alike: a mix-up would not show
+            if parameter.ndim == 1:  # fresh norms are all alike: a mix-up would not show
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
         save_for_transformers(module, root / "checkpoint")
         # Tensors, since it would round arrays to 16 bits; one by one, since it stacks them before it pads.
         audio_BD = [module.get_audio_embedding_from_data([torch.from_numpy(wave_N)], True) for wave_N in sounds()]
