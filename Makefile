@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.synced
 PRESET ?= demo
 export OMP_NUM_THREADS ?= 1
-# Compiling torch and transformers anew in every process costs ten seconds each time.
+# Compiling torch and transformers anew in every process costs six seconds each time.
 unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DVC_NO_ANALYTICS := true
@@ -22,11 +22,15 @@ $(STAMP): requirements.lock
 demo: install                  # the whole chain on the embedded corpus
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 
+demo-full: install             # the same at length: 400 clips, ten times the steps
+	$(MAKE) params PRESET=demo-full
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+
 test: install                  # what every change must pass
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: install              # adds the long ones
-	$(BIN)/python -m pytest -m "not gpu and not hub and not bench"
+	SETLIST_KILLS=8 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not hub and not bench"
 
 check: install
 	$(BIN)/ruff format --check .
@@ -42,7 +46,7 @@ bench: install
 
 params:                        # make params PRESET=gpu16
 	@test -f pipeline/presets/$(PRESET).yaml || { echo "no preset $(PRESET); there are: $(basename $(notdir $(wildcard pipeline/presets/*.yaml)))"; exit 2; }
-	@if [ -f params.yaml ] && ! cmp -s params.yaml pipeline/presets/$(PRESET).yaml; then cp params.yaml params.yaml.old; echo "your params.yaml is kept as params.yaml.old"; fi
+	@if [ -f params.yaml ] && ! cmp -s params.yaml pipeline/presets/$(PRESET).yaml; then cp --backup=numbered params.yaml params.yaml.old; echo "your params.yaml is kept as params.yaml.old (older ones as params.yaml.old.~N~)"; fi
 	@cp pipeline/presets/$(PRESET).yaml params.yaml
 	@mkdir -p checkpoints
 	@echo "params.yaml is now $(PRESET)"

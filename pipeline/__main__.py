@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.data.provenance import MANIFEST_NAME, read_manifest
-from pipeline.data.shards import INDEX_NAME, ShardFile, decode_json, decode_npy, decode_npz, expand_shards, load_index
+from pipeline.data.shards import ShardFile, decode_json, decode_npy, decode_npz, expand_shards, load_index
 from pipeline.engine.cli import run_main
 from pipeline.errors import ContractError, ParamsError
 
-TARGET_LUFS, CEILING_DBTP = -18.0, -1.0
 MIN_CLIP_S, MAX_CLIP_S, SILENCE_LUFS = 2.0, 10.0, -60.0
 
 
@@ -24,7 +22,7 @@ def probe(paths: Sequence[Path]) -> None:
 
     for path in paths:
         if not path.is_file():
-            raise ParamsError(f"{path}: no such file")
+            raise ParamsError(f"{path}: not a file; name recordings or scores")
         print(f"{path}:")
         if path.suffix.lower() in SCORE_SUFFIXES:
             _probe_score(path)
@@ -120,11 +118,7 @@ def verify(path: Path) -> None:
         ContractError: names the first damaged shard, and where it is damaged.
     """
     for entry in load_index(path):
-        shard = path / entry.name
-        ShardFile(shard, entry)
-        with shard.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-                raise ContractError(f"{shard}: content differs from {INDEX_NAME} (SHA-256); run its stage again")
+        ShardFile(path / entry.name, entry).check()
         print(f"{entry.name}  {entry.num_samples} samples  good")
 
 
@@ -143,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("probe", help="what Setlist makes of single files")
+    command = commands.add_parser("probe", help="what Setlist makes of single files, by the default limits of ingest")
     command.add_argument("path", type=Path, nargs="+", help="audio or score")
     for name, text in (
         ("ls", "what a folder of shards holds"),
@@ -157,4 +151,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    from pipeline.__main__ import main
+
     main()

@@ -11,10 +11,13 @@ import argparse
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pipeline.data.storage import publish_folder
 from pipeline.engine.cli import build_parser, run_main
+from pipeline.engine.local import only_run
+from pipeline.engine.params import at_least
 from pipeline.engine.project import open_project
 
 Part = Literal["corpus", "checkpoints"]
@@ -34,6 +37,10 @@ class DemoParams:
     seed: int = 0
     """Of the choice of excerpts, timbres, tempi and phrasings, and of all weights."""
 
+    def __post_init__(self) -> None:
+        at_least("demo", self, 1, "num_clips", "clip_s")
+        at_least("demo", self, 0, "seed")
+
 
 def run(args: argparse.Namespace) -> None:
     """Build one part, or all that the settings name."""
@@ -44,20 +51,24 @@ def run(args: argparse.Namespace) -> None:
         if project.dry_run:
             print(f"demo: would build {out}")
             continue
-        work = project.layout.work_of(out)
-        staged = work / "staged"
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(parents=True)
-        if part == "corpus":
-            from pipeline.demo.corpus import build_corpus
-
-            build_corpus(staged, num_clips=params.num_clips, clip_s=params.clip_s, seed=params.seed)
-        else:
-            from pipeline.demo.checkpoints import build_checkpoints
-
-            build_checkpoints(staged, seed=params.seed)
-        publish_folder(staged, out, work / "retired")
+        with only_run(project.layout.work_of(out), out):
+            _build(part, out, project.layout.work_of(out), params)
         print(f"demo: {out}: made from seed {params.seed}")
+
+
+def _build(part: Part, out: Path, work: Path, params: DemoParams) -> None:
+    staged = work / "staged"
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    if part == "corpus":
+        from pipeline.demo.corpus import build_corpus
+
+        build_corpus(staged, num_clips=params.num_clips, clip_s=params.clip_s, seed=params.seed)
+    else:
+        from pipeline.demo.checkpoints import build_checkpoints
+
+        build_checkpoints(staged, seed=params.seed)
+    publish_folder(staged, out, work / "retired")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

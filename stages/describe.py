@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
         name="describe",
         params=asdict(params),
         make_step=partial(DescribeStep, params),
-        packages=("librosa", "numpy", "pyloudnorm", "scipy", "soundfile", "soxr"),
+        packages=("librosa", "numba", "numpy", "pyloudnorm", "scipy", "soundfile", "soxr"),
     )
     for corpus in project.corpora(args.corpus):
         run_column(project, corpus, stage)

@@ -8,6 +8,7 @@ Drops: none.
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from pipeline.data.records import all_captions
 from pipeline.data.shards import Sample, encode_npz
 from pipeline.engine.cli import build_parser, run_main
 from pipeline.engine.local import Result, Task
+from pipeline.engine.params import at_least
 from pipeline.engine.project import ColumnStage, open_project, run_column
 from pipeline.models.places import ModelsParams, checkpoint_stamp, place
 
@@ -30,6 +32,9 @@ class EmbedParams:
     batch_size: int = 8
     """10 s windows, or captions, embedded at once; may change last bits, so a change embeds anew."""
 
+    def __post_init__(self) -> None:
+        at_least("embed", self, 1, "batch_size")
+
 
 class EmbedStep:
     """Embed the audio and the captions of the clips of one shard."""
@@ -39,23 +44,26 @@ class EmbedStep:
         from pipeline.music import audio
 
         self.audio = audio
+        self.batch_size = params.batch_size
         self.embedder = load_embedder(source, device=device, batch_size=params.batch_size)
 
     def __call__(self, task: Task) -> Iterator[Result]:
         """Yield the embeddings of every clip of a shard."""
         paths, limit = task.payload
-        samples = list(join_columns(paths, limit))
-        captions = [[caption["text"] for caption in all_captions(sample.members)] for sample in samples]
-        text_BD = self.embedder.embed_text([text for texts in captions for text in texts])
-        # Audio one clip at a time: a shard of waves at 48 kHz would take gigabytes for nothing.
-        start = 0
-        for sample, texts in zip(samples, captions, strict=True):
-            wave_N = self.audio.resample(*self.audio.decode_flac(sample.members["flac"]), self.embedder.sample_rate_hz)
-            audio_D = self.embedder.embed_audio([wave_N])[0]
-            own_BD = text_BD[start : start + len(texts)]
-            start += len(texts)
-            npz = encode_npz(audio=audio_D.astype(np.float16), text=own_BD.astype(np.float16))
-            yield Sample(sample.key, {"clap.npz": npz})
+        samples = join_columns(paths, limit)
+        # A few at a time: a shard of waves at 48 kHz would not fit into memory.
+        while chunk := list(itertools.islice(samples, self.batch_size)):
+            yield from self._embed(chunk)
+
+    def _embed(self, samples: Sequence[Sample]) -> Iterator[Result]:
+        texts = [[caption["text"] for caption in all_captions(sample.members)] for sample in samples]
+        text_BD = self.embedder.embed_text([text for own in texts for text in own]).astype(np.float16)
+        rate_hz = self.embedder.sample_rate_hz
+        waves_N = [self.audio.resample(*self.audio.decode_flac(s.members["flac"]), rate_hz) for s in samples]
+        audio_BD = self.embedder.embed_audio(waves_N).astype(np.float16)
+        ends = itertools.accumulate(len(own) for own in texts)
+        for sample, own, end, audio_D in zip(samples, texts, ends, audio_BD, strict=True):
+            yield Sample(sample.key, {"clap.npz": encode_npz(audio=audio_D, text=text_BD[end - len(own) : end])})
 
 
 def run(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ Drops: too_short (less than one frame).
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,8 +18,12 @@ from pipeline.data.records import Drop, Reason
 from pipeline.data.shards import Sample, encode_npy
 from pipeline.engine.cli import build_parser, run_main
 from pipeline.engine.local import Result, Task
+from pipeline.engine.params import at_least
 from pipeline.engine.project import ColumnStage, open_project, run_column
 from pipeline.models.places import ModelsParams, place
+
+CHUNK_BATCHES = 16
+"""Batches' worth of clips decoded at once, among which those of equal length are found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +32,9 @@ class EncodeParams:
 
     batch_size: int = 8
     """Clips of equal length encoded at once; may change last bits, so a change encodes anew."""
+
+    def __post_init__(self) -> None:
+        at_least("encode", self, 1, "batch_size")
 
 
 class EncodeStep:
@@ -37,12 +45,18 @@ class EncodeStep:
         from pipeline.music import audio
 
         self.audio = audio
+        self.batch_size = params.batch_size
         self.codec = load_codec(source, device=device, batch_size=params.batch_size)
 
     def __call__(self, task: Task) -> Iterator[Result]:
         """Yield the codes of every clip of a shard."""
         paths, limit = task.payload
-        samples = list(join_columns(paths, limit))
+        samples = join_columns(paths, limit)
+        # A few batches at a time: a shard of long recordings would not fit into memory.
+        while chunk := list(itertools.islice(samples, CHUNK_BATCHES * self.batch_size)):
+            yield from self._encode(chunk)
+
+    def _encode(self, samples: Sequence[Sample]) -> Iterator[Result]:
         waves_N = [
             self.audio.resample(*self.audio.decode_flac(sample.members["flac"]), self.codec.sample_rate_hz)
             for sample in samples

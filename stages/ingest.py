@@ -2,35 +2,32 @@
 
 In:    a corpus as its users have it (`sources.<corpus>`).
 Out:   shards/ingest/<corpus>/: per clip `flac` (mono, one rate, one loudness) and `json`; `tracks.jsonl` beside them.
-Drops: audio_missing, not_audio, unreadable, no_audio_stream, empty, truncated, no_clips; of single clips too_short,
-       silent, bad_values, clipped.
+Drops: audio_missing, bad_row, not_audio, unreadable, no_audio_stream, empty, truncated, no_clips; of single clips
+       (and of recordings none of whose clips is left) too_short, silent, bad_values, clipped.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.data.keys import clip_key
 from pipeline.data.provenance import digest_of, listing_digest
-from pipeline.data.records import ClipJson, Drop, Line, Reason, Track
+from pipeline.data.records import AUDIO_SUFFIXES, TRACKS_FILE, ClipJson, Drop, Line, Reason, Track
 from pipeline.data.shards import Sample, encode_json
+from pipeline.data.titles import tag_groups
 from pipeline.engine.cli import build_parser, run_main
 from pipeline.engine.local import Job, Result, Task
+from pipeline.engine.params import at_least, at_most, lasting
 from pipeline.engine.project import Project, open_project
 from pipeline.sources.table import corpus_tracks
 
 if TYPE_CHECKING:
     from pipeline.music.audio import Decoded
-
-AUDIO_SUFFIXES = frozenset(
-    {".aac", ".aif", ".aiff", ".alac", ".ape", ".caf", ".flac", ".m4a", ".mka", ".mp2", ".mp3", ".mp4"}
-    | {".oga", ".ogg", ".opus", ".wav", ".webm", ".wma", ".wv"}
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +51,16 @@ class IngestParams:
     max_drop_share: float = 0.5
     """Share of recordings that may be unusable before the stage fails; missing files are not counted."""
 
+    def __post_init__(self) -> None:
+        at_least("ingest", self, 8000, "sample_rate_hz")
+        at_least("ingest", self, 0.5, "min_clip_s")
+        at_least("ingest", self, self.min_clip_s, "max_clip_s")
+        at_least("ingest", self, 1, "tracks_per_shard")
+        at_least("ingest", self, -70, "target_lufs", "silence_lufs")
+        at_most("ingest", self, 0, "target_lufs", "ceiling_dbtp")
+        at_least("ingest", self, 0, "max_drop_share")
+        at_most("ingest", self, 1, "max_drop_share")
+
 
 class IngestStep:
     """Decode, cut, judge and level the recordings of one shard."""
@@ -71,6 +78,9 @@ class IngestStep:
             yield from self._track(track)
 
     def _track(self, track: Track) -> Iterator[Result]:
+        if track.fault:
+            yield Drop(track.id, Reason.BAD_ROW, track.fault)
+            return
         if track.path is None:
             yield Drop(track.id, Reason.AUDIO_MISSING, track.missing)
             return
@@ -80,6 +90,8 @@ class IngestStep:
             yield Drop(track.id, self._reason(track.path, error.reason), error.detail)
             return
         tags = self.tags.read_tags(track.path)
+        # What the corpus says of its groups outweighs tags.
+        track = replace(track, groups=tag_groups(tags) | track.groups)
         clips: list[dict[str, Any]] = []
         drops: list[Drop] = []
         for number, span_s in enumerate(self._spans(track, decoded)):
@@ -92,7 +104,7 @@ class IngestStep:
         yield from drops
         if not clips:
             yield _no_clips(track, drops)
-        yield Line("tracks.jsonl", self._track_line(track, decoded, tags, clips))
+        yield Line(TRACKS_FILE, self._track_line(track, decoded, tags, clips))
 
     def _reason(self, path: Path, reason: str) -> Reason:
         unreadable = reason in {"unreadable", "no_audio_stream"} and path.suffix.lower() not in AUDIO_SUFFIXES
@@ -106,9 +118,10 @@ class IngestStep:
             ) or [(0.0, decoded.decoded_s)]
         start_s, end_s = track.span_s
         wanted_s = min(end_s - start_s, params.max_clip_s)
-        if decoded.decoded_s <= end_s - start_s + 1.0:
-            # The usual download: already cut. A second more than asked for is how far keyframes may be off.
-            return [(0.0, min(wanted_s, decoded.decoded_s))]
+        # The usual download is cut already: about as long as asked for, or too short to hold the span at all. A
+        # second is how far keyframes may be off.
+        if decoded.decoded_s <= end_s - start_s + 1.0 or decoded.decoded_s < end_s - 1.0:
+            start_s = 0.0
         return [(start_s, min(start_s + wanted_s, decoded.decoded_s))]
 
     def _clip(self, track: Track, decoded: Decoded, key: str, span_s: tuple[float, float]) -> Sample | Drop:
@@ -128,10 +141,11 @@ class IngestStep:
             span_s=[round(span_s[0], 6), round(span_s[1], 6)],
             sample_rate_hz=params.sample_rate_hz,
             num_samples=len(level.wave_N),
-            captions=list(track.captions),
+            captions=[caption for caption in track.captions if caption["text"]],
             aspects=list(track.aspects),
             groups=dict(track.groups),
             fingerprint=self.fingerprint.exact_fingerprint(source_wave_N, rate),
+            acoustic_fingerprint=self.fingerprint.acoustic_fingerprint(source_wave_N, rate),
             official_split=track.official_split,
             audio={
                 "source_format": decoded.source_format,
@@ -178,7 +192,7 @@ def ingest_corpus(project: Project, corpus: str) -> None:
     settings = project.params["sources"][corpus] or {}
     tracks = corpus_tracks(corpus, settings, project.layout.root)
     tracks = sorted(tracks, key=lambda track: clip_key(corpus, track.id, 0))[: project.limit]
-    source_root = project.layout.root / settings["root"]
+    source_root = project.source_root(corpus)
     chunks = [tracks[i : i + params.tracks_per_shard] for i in range(0, len(tracks), params.tracks_per_shard)]
     out = project.layout.column("ingest", corpus)
     project.run(
@@ -189,9 +203,11 @@ def ingest_corpus(project: Project, corpus: str) -> None:
             work=project.layout.work_of(out),
             tasks=[Task(f"{i:06d}", len(chunk), chunk) for i, chunk in enumerate(chunks)],
             make_step=partial(IngestStep, params, corpus, source_root),
-            params={name: value for name, value in asdict(params).items() if name != "max_drop_share"},
+            params=lasting(params),
             parents={"source": digest_of([_lasting(track, source_root) for track in tracks])},
-            packages=("av", "numpy", "pyloudnorm", "scipy", "soundfile", "soxr"),
+            packages=("av", "numpy", "pyloudnorm", "scipy", "soundfile", "soxr", "tinytag"),
+            side_files=(TRACKS_FILE,),
+            may_be_empty=False,
             notes={"licences": sorted({track.licence for track in tracks if track.licence})},
             resume_key=listing_digest(source_root),
             max_drop_share=params.max_drop_share,

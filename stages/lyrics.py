@@ -8,19 +8,16 @@ Drops: no_lyrics (nothing in the tags; or no times, and more than one clip; or n
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline.data.columns import join_columns
-from pipeline.data.records import ClipJson, Drop, Phrase, Reason
-from pipeline.data.shards import Sample, decode_json, encode_json
+from pipeline.data.records import TRACKS_FILE, ClipJson, Drop, Phrase, Reason
+from pipeline.data.shards import Sample, decode_json, encode_json, read_jsonl
 from pipeline.engine.cli import build_parser, run_main
 from pipeline.engine.local import Result, Task
 from pipeline.engine.project import ColumnStage, open_project, run_column
 from pipeline.lyrics.tags import parse_lyrics, phrases_in_span
-
-TRACKS_FILE = "tracks.jsonl"
 
 
 class LyricsStep:
@@ -33,8 +30,7 @@ class LyricsStep:
         """Yield lyrics, or a drop, for every clip of a shard."""
         paths, limit = task.payload
         if not self.tracks:
-            lines = (paths[0].parent / TRACKS_FILE).read_text("utf-8").splitlines()
-            self.tracks = {track["track"]: track for track in map(json.loads, lines)}
+            self.tracks = {track["track"]: track for track in read_jsonl(paths[0].parent / TRACKS_FILE)}
         for sample in join_columns(paths, limit):
             clip: ClipJson = decode_json(sample.members["json"])
             phrases, why = _phrases(self.tracks[clip["track"]], clip)

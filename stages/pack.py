@@ -8,9 +8,9 @@ Drops: missing_column (no codes, no embedding or no examples: dropped by an earl
 from __future__ import annotations
 
 import argparse
-import hashlib
+import string
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.provenance import file_digest, folder_digest, read_manifest
+from pipeline.data.draws import draw, draw_caption
+from pipeline.data.provenance import check_parents, file_digest, folder_digest, read_manifest
 from pipeline.data.records import Caption, ClipJson, Drop, Reason, all_captions
 from pipeline.data.shards import (
     Sample,
@@ -30,14 +31,16 @@ from pipeline.data.shards import (
     encode_npy,
     load_index,
 )
-from pipeline.data.splits import SPLITS, read_splits
+from pipeline.data.splits import SPLIT_FILE, SPLITS, read_splits
 from pipeline.engine.cli import build_parser, run_main
 from pipeline.engine.local import Job, Result, Task
+from pipeline.engine.params import at_least, at_most, lasting
 from pipeline.engine.project import Project, open_project
 from pipeline.errors import ContractError, ParamsError
-from pipeline.retrieval.audit import find_leak
+from pipeline.retrieval.audit import find_leak, find_near_duplicate
 
 COLUMNS = ("ingest", "describe", "lyrics", "transcribe", "encode", "embed")
+TEMPLATE_WORDS = ("caption", "tempo_bpm", "key", "mode")
 NEEDED = ("codes.npy", "clap.npz", "examples.json")
 
 
@@ -56,17 +59,33 @@ class PackParams:
     num_train_shards: int = 4
     """Train shards: at least the number of a trainer's loader workers times its processes."""
     seed: int = 0
-    """Of the order of samples and of the caption used."""
+    """Of the order of samples."""
+    max_drop_share: float = 0.5
+    """Share of clips that may lack codes, embedding or examples before the stage fails."""
 
     def __post_init__(self) -> None:
-        if min(self.num_examples, self.num_train_shards, self.max_example_frames, self.max_target_frames) < 1:
-            raise ParamsError("pack: num_examples, num_train_shards and the frame limits must be at least 1")
-        try:
-            self.prompt_template.format(caption="", tempo_bpm="", key="", mode="")
-        except (KeyError, IndexError, ValueError) as error:
-            raise ParamsError(
-                f"pack.prompt_template: cannot be filled ({error}); names: caption, tempo_bpm, key, mode"
-            ) from None
+        names = ("num_examples", "num_train_shards", "max_example_frames", "max_target_frames")
+        at_least("pack", self, 1, *names)
+        at_least("pack", self, 0, "max_drop_share")
+        at_most("pack", self, 1, "max_drop_share")
+        check_template(self.prompt_template)
+
+
+def check_template(template: str) -> None:
+    """Refuse a prompt template that names anything but whole words of `TEMPLATE_WORDS`.
+
+    Raises:
+        ParamsError: says which part, and what may stand there.
+    """
+    try:
+        fields = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
+    except ValueError as error:
+        raise ParamsError(f"pack.prompt_template: {error}; write braces around one of {TEMPLATE_WORDS}") from None
+    wrong = next((field for field in fields if field[0] not in TEMPLATE_WORDS or field[1] or field[2]), None)
+    if wrong is not None:
+        raise ParamsError(
+            f"pack.prompt_template: {{{wrong[0]}}} cannot be filled; there are: {', '.join(TEMPLATE_WORDS)}"
+        )
 
 
 class Clips:
@@ -85,7 +104,7 @@ class Clips:
         found: dict[str, bytes | memoryview] = {}
         for path, number in self._spots[key]:
             if path not in self._files:
-                self._files[path] = ShardFile(path)
+                self._files[path] = ShardFile(path).check()
             found |= self._files[path][number].members
         return found
 
@@ -125,24 +144,46 @@ class PackStep:
 
     def _sample(self, key: str, split: str, members: Mapping[str, bytes | memoryview]) -> Sample:
         params = self.params
-        best_first = decode_json(members["examples.json"])["examples"][: params.num_examples]
-        ranked = best_first[::-1]  # nearest last
-        leak = find_leak([(key, [e["key"] for e in ranked])], split=self.splits.split, group=self.splits.group)
+        retrieved = decode_json(members["examples.json"])
+        ranked: list[dict[str, Any]] = retrieved["examples"][: params.num_examples][::-1]  # nearest last
+        target = self._choose(key, members, params.max_target_frames)
+        examples = [self._choose(e["key"], self.clips.members(e["key"]), params.max_example_frames) for e in ranked]
+        self._check_leaks(key, [e["key"] for e in ranked], [target.clap_2D, *(e.clap_2D for e in examples)])
+        if target.caption_index != retrieved["caption_index"]:
+            raise ContractError(f"pack: {key}: examples were sought with another caption; run stages.retrieve again")
+        value = self._json(split, target, ranked, examples)
+        arrays = {
+            "target.npy": target.codes_KT,
+            "examples.npy": np.concatenate([example.codes_KT for example in examples], axis=1),
+            "clap.npy": np.stack([target.clap_2D, *(example.clap_2D for example in examples)]),
+        }
+        return Sample(key, {"json": encode_json(value), **{name: encode_npy(a) for name, a in arrays.items()}})
+
+    def _check_leaks(self, key: str, examples: Sequence[str], clap_22D: Sequence[NDArray[np.float16]]) -> None:
+        """Look again, in another way than retrieval did, for examples that give their target away."""
+        leak = find_leak([(key, examples)], split=self.splits.split, group=self.splits.group)
+        cosine: float = self.stamp["strategy"]["near_duplicate_cosine"]
+        near = find_near_duplicate(np.stack([pair_2D[1] for pair_2D in clap_22D]), near_duplicate_cosine=cosine)
+        if leak is None and near is not None:
+            leak = f"{key}: example {examples[near]} sounds like it"
         if leak:
             raise ContractError(
                 f"pack: leak: {leak}; run `python -m stages.split` and `python -m stages.retrieve` again"
             )
-        target = self._choose(key, members, params.max_target_frames)
-        examples = [self._choose(e["key"], self.clips.members(e["key"]), params.max_example_frames) for e in ranked]
-        value = {
+
+    def _json(
+        self, split: str, target: Chosen, ranked: Sequence[Mapping[str, Any]], examples: Sequence[Chosen]
+    ) -> dict[str, Any]:
+        key: str = target.clip["key"]
+        return {
             "key": key,
             "corpus": target.clip["corpus"],
             "split": split,
-            "groups": target.clip["groups"] | {"joined": self.splits.group[key]},
+            "groups": target.clip["groups"] | {"joined": self.splits.group_of(key)},
             "captions": target.captions,
             "caption_index": target.caption_index,
             "prompt": target.prompt,
-            "lyrics": _lyrics(members),
+            "lyrics": _lyrics(self.clips.members(key)),
             "attributes": target.attributes,
             "codec": self.stamp["codec"],
             "strategy": self.stamp["strategy"],
@@ -158,19 +199,10 @@ class PackStep:
                 for e, example in zip(ranked, examples, strict=True)
             ],
         }
-        return Sample(
-            key,
-            {
-                "json": encode_json(value),
-                "target.npy": encode_npy(target.codes_KT),
-                "examples.npy": encode_npy(np.concatenate([example.codes_KT for example in examples], axis=1)),
-                "clap.npy": encode_npy(np.stack([target.clap_2D, *(example.clap_2D for example in examples)])),
-            },
-        )
 
     def _choose(self, key: str, members: Mapping[str, bytes | memoryview], max_frames: int) -> Chosen:
         captions = all_captions(members)
-        caption_index = _draw(self.params.seed, key) % len(captions)
+        caption_index = draw_caption(self.stamp["strategy"]["seed"], key, len(captions))
         attributes: dict[str, Any] = decode_json(members["describe.json"])["attributes"]
         words = {name: attributes.get(name) or "unknown" for name in ("tempo_bpm", "key", "mode")}
         prompt = self.params.prompt_template.format(caption=captions[caption_index]["text"], **words)
@@ -185,10 +217,6 @@ def _lyrics(members: Mapping[str, bytes | memoryview]) -> list[Any]:
     return decode_json(known)["phrases"] if known is not None else []
 
 
-def _draw(seed: int, key: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "little")
-
-
 def pack_tasks(split: Mapping[str, str], params: PackParams) -> list[Task]:
     """Deal the keys of each split out to shards, in an order drawn from the seed.
 
@@ -197,8 +225,11 @@ def pack_tasks(split: Mapping[str, str], params: PackParams) -> list[Task]:
     """
     tasks: list[Task] = []
     for name in SPLITS:
-        keys = sorted((key for key, at in split.items() if at == name), key=lambda key: (_draw(params.seed, key), key))
-        num_shards = params.num_train_shards if name == "train" else min(1, len(keys))
+        keys = sorted(
+            (key for key, at in split.items() if at == name), key=lambda key: (draw(params.seed, "order", key), key)
+        )
+        # Val and test get their shard even if it stays empty: a missing file would look like a mistake.
+        num_shards = params.num_train_shards if name == "train" else 1
         if name == "train" and len(keys) < num_shards:
             raise ContractError(
                 f"pack: {len(keys)} train clips for {num_shards} shards would leave a reader empty; "
@@ -217,11 +248,20 @@ def pack_strategy(project: Project, strategy: str) -> None:
     columns = {f"{column}/{corpus}": layout.column(column, corpus) for column in COLUMNS for corpus in corpora}
     retrieved = {f"retrieve/{corpus}": layout.retrieve(strategy, corpus) for corpus in corpora}
     folders = columns | retrieved
-    split_file = layout.split() / "split.json"
-    stamp = {"codec": _codec_stamp([layout.column("encode", corpus) for corpus in corpora])}
-    stamp["strategy"] = read_manifest(retrieved[f"retrieve/{corpora[0]}"])["params"]
+    split_file = layout.split() / SPLIT_FILE
+    _check_parents(project, strategy, corpora)
+    encoded, embedded = (read_manifest(layout.column(name, corpora[0]))["models"] for name in ("encode", "embed"))
+    _same("models", [layout.column("encode", corpus) for corpus in corpora])
+    _same("params", list(retrieved.values()))
+    picked = read_manifest(retrieved[f"retrieve/{corpora[0]}"])["params"]
+    if picked["num_examples"] < params.num_examples:
+        raise ParamsError(
+            f"pack.num_examples: {params.num_examples}, but retrieve.num_examples ranked {picked['num_examples']}"
+        )
+    stamp = {"codec": encoded["codec"], "strategy": picked | {"embedder": embedded["embedder"]}}
     split = read_splits(split_file).split
     keys = list(split)[: project.limit]
+    licences = [read_manifest(layout.column("ingest", corpus))["licences"] for corpus in corpora]
     out = layout.pack(strategy)
     project.run(
         Job(
@@ -231,20 +271,40 @@ def pack_strategy(project: Project, strategy: str) -> None:
             work=layout.work_of(out),
             tasks=pack_tasks({key: split[key] for key in keys}, params),
             make_step=partial(PackStep, params, list(folders.values()), split_file, stamp),
-            params=asdict(params),
+            params=lasting(params) | {"strategy": picked},
             parents={"split": file_digest(split_file)} | {name: folder_digest(path) for name, path in folders.items()},
-            models=stamp,
+            models={"codec": encoded["codec"], "embedder": embedded["embedder"]},
             packages=("numpy",),
+            notes={"corpora": corpora, "licences": sorted({text for texts in licences for text in texts})},
+            max_drop_share=params.max_drop_share,
+            may_be_empty=False,
         )
     )
 
 
-def _codec_stamp(folders: Sequence[Path]) -> dict[str, Any]:
-    stamps = [read_manifest(folder)["models"]["codec"] for folder in folders]
-    other = next((n for n, stamp in enumerate(stamps) if stamp != stamps[0]), None)
+def _check_parents(project: Project, strategy: str, corpora: Sequence[str]) -> None:
+    """Check that every input was made from what its own inputs are now."""
+    layout = project.layout
+    ingested = {corpus: folder_digest(layout.column("ingest", corpus)) for corpus in corpora}
+    check_parents(layout.split() / SPLIT_FILE, ingested, stage="python -m stages.split")
+    embeds = {f"embed/{corpus}": folder_digest(layout.column("embed", corpus)) for corpus in corpora}
+    parents = embeds | {"split": file_digest(layout.split() / SPLIT_FILE)}
+    for corpus in corpora:
+        for column in COLUMNS[1:]:
+            stage = f"python -m stages.{column}"
+            check_parents(layout.column(column, corpus), {"ingest": ingested[corpus]}, stage=stage)
+        stage = f"python -m stages.retrieve --strategy {strategy}"
+        check_parents(layout.retrieve(strategy, corpus), parents, stage=stage)
+
+
+def _same(entry: str, folders: Sequence[Path]) -> None:
+    """Refuse folders whose manifests differ in an entry: codes of two codecs, examples by two rules."""
+    values = [read_manifest(folder)[entry] for folder in folders]
+    other = next((n for n, value in enumerate(values) if value != values[0]), None)
     if other is not None:
-        raise ContractError(f"{folders[other]}: encoded by another codec than {folders[0]}; run stages.encode on both")
-    return stamps[0]
+        raise ContractError(
+            f"{folders[other]}: made with other {entry} than {folders[0]}; run its stage again for every corpus"
+        )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -255,7 +315,7 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage from the command line."""
     parser = build_parser(__doc__, prog="python -m stages.pack")
-    parser.add_argument("--strategy", required=True, help="whose examples to pack")
+    parser.add_argument("--strategy", required=True, help="whose examples to pack: a folder of shards/retrieve")
     run_main(run, parser, argv)
 
 

@@ -27,7 +27,7 @@ RANDOM_NOTE = (
     "All weights are the demo's: toy size, seeded random. These figures show that the chain runs from recordings to "
     "an adapter that makes audio; they say nothing of music, nor of whether examples help."
 )
-CIRCULAR_NOTE = "CLAP score: circular, since the same CLAP chose the examples of `semantic`."
+CIRCULAR_NOTE = "CLAP score: circular, since the same CLAP chose the examples."
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -138,10 +138,11 @@ def _png(figure: Any) -> bytes:
     return out.getvalue()
 
 
-def notes(project: Project) -> list[str]:
+def notes(project: Project, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What a reader must know beside the figures."""
     models = project.section("models", ModelsParams)
-    return [RANDOM_NOTE] * (models.root == DEMO_CHECKPOINTS) + [CIRCULAR_NOTE]
+    circular = any((values.get("clap_score") or {}).get("circular") is not False for values in metrics.values())
+    return [RANDOM_NOTE] * (models.root == DEMO_CHECKPOINTS) + [CIRCULAR_NOTE] * circular
 
 
 def run(args: argparse.Namespace) -> None:
@@ -151,7 +152,7 @@ def run(args: argparse.Namespace) -> None:
     strategies: list[str] = list(project.params.get("retrieve", {}).get("strategies") or [])
     metrics = {name: read_json(runs / "evaluate" / name / "metrics.json") for name in strategies}
     logs = {name: read_log(runs / name / "train_log.jsonl") for name in strategies}
-    text = table(metrics, notes(project))
+    text = table(metrics, notes(project, metrics))
     files = {
         "table.md": text.encode(),
         "metrics.json": pretty_json(metrics),

@@ -1,7 +1,7 @@
 """Split: every clip of every corpus goes to train, val or test, with all that must not be parted from it.
 
 In:    the json of all clips (shards/ingest/*).
-Out:   shards/split/split.json: split and joined group by key; a summary by corpus.
+Out:   shards/split/split.json: split and joined group by key; a summary by corpus; near-duplicates; what was left out.
 Drops: none.
 """
 
@@ -10,19 +10,17 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from pipeline.data.columns import join_columns
 from pipeline.data.provenance import folder_digest, pretty_json
 from pipeline.data.records import ClipJson
 from pipeline.data.shards import decode_json
-from pipeline.data.splits import SPLITS, SplitClip, SplitResult, assign_splits
+from pipeline.data.splits import SPLIT_FILE, SPLITS, SplitClip, SplitResult, assign_splits
 from pipeline.engine.cli import build_parser, run_main
 from pipeline.engine.local import publish_files
 from pipeline.engine.project import Project, column_tasks, open_project
 from pipeline.errors import ParamsError
-
-SPLIT_FILE = "split.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +29,17 @@ class SplitParams:
 
     val_share: float = 0.05
     """Share of the train groups that becomes val; and, in corpora without a split of their own, test."""
+    max_group_share: float = 0.5
+    """A level (artist, album, song) that would join more than this share of all clips into one group is left out,
+    and reported: else the only artist of a collection would put all of it into one split."""
     seed: int = 0
-    """Of that choice."""
+    """Of the choice of val and test."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_share < 0.5:
             raise ParamsError(f"split.val_share: {self.val_share}, must be at least 0 and below 0.5")
+        if not 0 < self.max_group_share <= 1:
+            raise ParamsError(f"split.max_group_share: {self.max_group_share}, must be above 0 and at most 1")
 
 
 def read_clips(project: Project) -> Iterator[ClipJson]:
@@ -47,9 +50,13 @@ def read_clips(project: Project) -> Iterator[ClipJson]:
                 yield decode_json(sample.members["json"])
 
 
-def split_clip(clip: ClipJson) -> SplitClip:
-    """Take what the split needs; equal recordings count as one group."""
-    return SplitClip(clip["key"], clip["groups"] | {"fingerprint": clip["fingerprint"]}, clip["official_split"])
+def split_clips(clips: Sequence[ClipJson], duplicates: Sequence[tuple[str, str]]) -> list[SplitClip]:
+    """Take what the split needs; copies of one recording count as one group."""
+    groups = {clip["key"]: clip["groups"] | {"fingerprint": clip["fingerprint"]} for clip in clips}
+    for low, high in duplicates:
+        # A level of its own for every pair: both have it, nobody else.
+        groups[low][f"duplicate of {low}"] = groups[high][f"duplicate of {low}"] = low
+    return [SplitClip(clip["key"], groups[clip["key"]], clip["official_split"]) for clip in clips]
 
 
 def summary(clips: Sequence[ClipJson], result: SplitResult) -> dict[str, dict[str, dict[str, float]]]:
@@ -68,17 +75,27 @@ def summary(clips: Sequence[ClipJson], result: SplitResult) -> dict[str, dict[st
 
 def run(args: argparse.Namespace) -> None:
     """Split all corpora at once."""
+    from pipeline.music.duplicates import find_duplicates
+
     project = open_project(args)
     params = project.section("split", SplitParams)
     clips = list(read_clips(project))
-    result = assign_splits(map(split_clip, clips), held_out_share=params.val_share, seed=params.seed)
+    duplicates = find_duplicates({clip["key"]: clip["acoustic_fingerprint"] for clip in clips})
+    result = assign_splits(
+        split_clips(clips, duplicates),
+        held_out_share=params.val_share,
+        seed=params.seed,
+        max_group_share=params.max_group_share,
+    )
     table = summary(clips, result)
     content = {
         "schema": 1,
-        "params": {"val_share": params.val_share, "seed": params.seed},
+        "params": asdict(params),
         "parents": {name: folder_digest(project.layout.column("ingest", name)) for name in project.corpora()},
         "summary": table,
         "moved_to_test": result.moved,
+        "levels_left_out": result.levels_left_out,
+        "near_duplicates": duplicates,
         "split": result.split,
         "group": result.group,
     }
@@ -86,10 +103,12 @@ def run(args: argparse.Namespace) -> None:
     files = {SPLIT_FILE: pretty_json(content)}
     publish_files("split", out, work=project.layout.work_of(out), files=files, dry_run=project.dry_run)
     for corpus, splits in table.items():
-        print(
-            f"split: {corpus}: "
-            + ", ".join(f"{s} {c['clips']:g} clips in {c['groups']:g} groups" for s, c in splits.items())
-        )
+        cells = (f"{name} {cell['clips']:g} clips in {cell['groups']:g} groups" for name, cell in splits.items())
+        print(f"split: {corpus}: {', '.join(cells)}")
+    if duplicates:
+        print(f"split: {len(duplicates)} near-duplicates joined, the first: {' = '.join(duplicates[0])}")
+    for level, largest in result.levels_left_out.items():
+        print(f"split: groups by {level} are left out: one of them would hold {largest} of {len(clips)} clips")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -18,7 +18,9 @@ from pipeline.data.records import Drop, Phrase, Reason
 from pipeline.data.shards import Sample, encode_json
 from pipeline.engine.cli import build_parser, run_main
 from pipeline.engine.local import Result, Task
+from pipeline.engine.params import at_least
 from pipeline.engine.project import ColumnStage, open_project, run_column
+from pipeline.errors import ParamsError
 from pipeline.lyrics.gates import GateParams, refusal
 from pipeline.models.places import ModelsParams, checkpoint_stamp, place
 
@@ -35,6 +37,11 @@ class TranscribeParams:
     """Most tokens per 30 s window."""
     gates: GateParams = GateParams()
     """What a phrase must satisfy to be kept."""
+
+    def __post_init__(self) -> None:
+        at_least("transcribe", self, 1, "max_tokens")
+        if not self.temperatures or not all(0 <= temperature <= 1 for temperature in self.temperatures):
+            raise ParamsError(f"transcribe.temperatures: {list(self.temperatures)}, give one or more from 0 to 1")
 
 
 class TranscribeStep:
@@ -92,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
         params=asdict(params),
         make_step=partial(TranscribeStep, params, source, device),
         models={"recogniser": checkpoint_stamp(source, models.recogniser), "device": device},
-        packages=("numpy", "openai-whisper", "soundfile", "soxr", "torch"),
+        packages=("numpy", "openai-whisper", "soundfile", "soxr", "tiktoken", "torch"),
     )
     for corpus in project.corpora(args.corpus):
         run_column(project, corpus, stage)

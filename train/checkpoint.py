@@ -1,4 +1,4 @@
-"""Checkpoints that a kill cannot break, and results put in place whole.
+"""Checkpoints that a kill cannot break, and results put in place whole; of generate and evaluate too.
 
 runs/.work/<name>/<fingerprint>/checkpoints/step-000100/   weights, moments, position
 runs/.work/<name>/<fingerprint>/train_log.jsonl
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pipeline.data.layout import Layout
-from pipeline.data.provenance import file_digest
+from pipeline.data.provenance import code_digest, digest_of, file_digest
 from pipeline.data.shards import ShardFile
-from pipeline.data.storage import link_or_copy, publish_folder
+from pipeline.data.storage import link_or_copy, publish_folder, sync
 from pipeline.errors import ContractError, ParamsError
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ POSITION_FILE = "position.json"
 SETTINGS_FILE = "config.yaml"
 RESULT_FOLDER = "result"
 LOG_FILE = "train_log.jsonl"
+ADAPTER_FOLDER = "adapter"
+"""Where a run with `method: lora` keeps its weights."""
+MODEL_FOLDER = "model"
+"""Where a run with `method: full` keeps its weights."""
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
@@ -69,6 +73,11 @@ def write_settings(folder: Path, made_by: str, settings: Mapping[str, Any]) -> N
     (folder / SETTINGS_FILE).write_text(yaml.safe_dump(plain, sort_keys=True), "utf-8")
 
 
+def fingerprint(made_by: str, identity: Mapping[str, Any]) -> str:
+    """Name of the folder in `runs/.work/<name>` for a result that a command makes of all that `identity` tells."""
+    return digest_of({**identity, "code": code_digest(made_by)})[:16]
+
+
 def _maker(folder: Path) -> str | None:
     path = folder / SETTINGS_FILE
     return yaml.safe_load(path.read_text("utf-8")).get("made_by") if path.is_file() else None
@@ -83,7 +92,7 @@ def shard_digests(paths: Sequence[Path]) -> list[dict[str, str]]:
 
 @contextmanager
 def claim(folder: Path) -> Generator[None]:
-    """Keep two processes from training the same name at once.
+    """Keep two processes from working on the same name at once.
 
     Raises:
         ContractError: another process holds it.
@@ -94,7 +103,7 @@ def claim(folder: Path) -> Generator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ContractError(
-                f"{folder.name}: another process is training it; wait, or choose another --name"
+                f"{folder.name}: another process is at work on it; wait, or choose another --name"
             ) from None
         yield
 
@@ -106,17 +115,13 @@ def whole_folder(folder: Path) -> Generator[Path]:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     yield part
-    _sync(part)
+    # A checkpoint is the only trace of hours of work: it must be on the disk before its name is, and its name before
+    # an older one goes.
+    for path in [*part.rglob("*"), part]:
+        sync(path)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
-
-
-def _sync(folder: Path) -> None:
-    # A checkpoint is the only trace of hours of work: it must be on the disk before its name is.
-    for path in [*(path for path in folder.rglob("*") if path.is_file()), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
+    sync(folder.parent)
 
 
 def save_checkpoint(folder: Path, trainer: Trainer, *, keep: int) -> Path:
@@ -202,6 +207,16 @@ def publish_result(result: Path, final: Path, work: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         link_or_copy(path, target)
     publish_folder(staged, final, work / ".retired")
+
+
+def publish_again(fingerprint_folder: Path, final: Path) -> bool:
+    """Put a result in place that was finished before from the same things; False where there is none."""
+    result = fingerprint_folder / RESULT_FOLDER
+    if not result.is_dir():
+        return False
+    publish_result(result, final, fingerprint_folder.parent)
+    print(f"{final}: finished before, put in place again", file=sys.stderr)
+    return True
 
 
 def finish(fingerprint_folder: Path, final: Path, build: Callable[[Path], None]) -> None:

@@ -28,6 +28,7 @@ from pipeline.music.sequence import (
     cut_to_budget,
     pad_id,
 )
+from train.inputs import label_digest
 from train.params import TrainParams
 
 
@@ -52,6 +53,10 @@ class Episode:
     """In prompt order, nearest last."""
     prompts: list[str | None]
     """One per example, then the target's; None is the null prompt."""
+    codec_sha256: str | None = None
+    """Weights of the codec that made the codes; None where pack did not say."""
+    embedder_sha256: str | None = None
+    """Weights of the embedder that chose the examples; None where pack did not say."""
 
 
 class PackedShards:
@@ -85,6 +90,37 @@ class PackedShards:
         where = self.shards[shard].path
         return read_episode(self.shards[shard][i - int(start)], self.codec, where=where)
 
+    def check_train(self) -> None:
+        """Refuse to train on what evaluation will be measured on: a folder of shards holds val and test too.
+
+        Raises:
+            ContractError: a shard says that its samples are not of the train split.
+        """
+        for shard in self.shards:
+            split = decode_json(shard[0].members["json"]).get("split", "train") if len(shard) else "train"
+            if split != "train":
+                raise ContractError(
+                    f"{shard.path}: holds the split {split}; train on train shards alone: "
+                    f"--shards '{shard.path.parent}/train-*.tar'"
+                )
+
+    def check_codec(self, codec: str) -> None:
+        """Refuse shards whose codes another codec made, even where all its sizes agree.
+
+        Args:
+            codec: label of the codec that is to decode them.
+
+        Raises:
+            ContractError: another one made them; where pack did not say which, nothing is known against it.
+        """
+        for shard in self.shards:
+            made_by = read_episode(shard[0], self.codec, where=shard.path).codec_sha256 if len(shard) else None
+            if made_by not in (None, label_digest(codec)):
+                raise ContractError(
+                    f"{shard.path}: codes of a codec with weights {made_by}, models.codec is {codec}; "
+                    "set models.codec to the codec of stages.encode, or encode and pack again"
+                )
+
 
 def read_episode(sample: Sample, codec: CodecShape, *, where: Path) -> Episode:
     """Decode one packed sample.
@@ -105,7 +141,11 @@ def read_episode(sample: Sample, codec: CodecShape, *, where: Path) -> Episode:
         caption = meta["captions"][meta["caption_index"]]["text"]
         prompts = [*(example["prompt"] for example in meta["examples"]), meta["prompt"]]
         stamp = tuple(meta["codec"][name] for name in CodecShape._fields)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        made_by = {
+            "codec_sha256": meta["codec"].get("weights_sha256"),
+            "embedder_sha256": (meta["strategy"].get("embedder") or {}).get("weights_sha256"),
+        }
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ContractError(f"{where}: {sample.key} is no packed sample ({error!r}); pack it again") from error
     if stamp != tuple(codec):
         raise ContractError(
@@ -118,7 +158,7 @@ def read_episode(sample: Sample, codec: CodecShape, *, where: Path) -> Episode:
     if misfit or _out_of_range(target_KT, codec) or _out_of_range(flat_KS, codec):
         raise ContractError(f"{where}: codes of {sample.key} do not fit its json; pack it again")
     examples_KT = np.split(flat_KS, np.cumsum(lengths)[:-1], axis=1) if lengths else []
-    return Episode(sample.key, caption, target_KT, examples_KT, prompts)
+    return Episode(sample.key, caption, target_KT, examples_KT, prompts, **made_by)
 
 
 def _out_of_range(codes_KT: NDArray[Any], codec: CodecShape) -> bool:

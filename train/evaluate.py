@@ -9,7 +9,9 @@ under four conditions, with the trained model and with the base model, and compa
     captions_swapped   every example bears another one's caption: worse only if captions are read
     examples_blanked   the examples' captions stay, their codes are gone
 
-With --generated, the CLAP score of that audio, between the score of the real target and that of shuffled captions.
+With --generated, the CLAP score of that audio, between the score of the real target and that of shuffled captions;
+`circular` says whether the same CLAP chose the examples (null: pack does not tell).
+What was finished from the same run, models, shards and settings is only put in place again.
 """
 
 from __future__ import annotations
@@ -17,22 +19,23 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.data.layout import Layout
-from pipeline.data.provenance import file_digest, pretty_json
-from pipeline.data.shards import encode_json, expand_shards
+from pipeline.data.provenance import digest_of, file_digest, pretty_json
+from pipeline.data.shards import encode_json
 from pipeline.engine.cli import build_parser, read_params, run_main
 from pipeline.engine.params import section
 from pipeline.errors import ContractError
-from pipeline.models.base import choose_device
-from pipeline.models.places import ModelsParams, place
+from pipeline.models.places import ModelsParams, Port
 from train import checkpoint
-from train.params import EvaluateParams, TrainParams, read_run
+from train.inputs import SHARDS_HELP, Inputs, read_inputs
+from train.params import EvaluateParams, TrainParams
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,63 +55,109 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = build_parser(__doc__, prog="python -m train.evaluate")
     parser.add_argument("--run", required=True, help="name of a finished training")
-    parser.add_argument("--shards", action="append", required=True, help="packed tars: braces, glob or folder")
-    parser.add_argument("--generated", type=Path, help="folder of train.generate, to score its audio")
+    parser.add_argument("--shards", action="append", required=True, help=f"packed tars: {SHARDS_HELP}")
+    parser.add_argument(
+        "--generated", type=Path, help="folder of train.generate, to score its audio; here or below --root"
+    )
     parser.add_argument("--name", help="the result goes to runs/NAME (evaluate/RUN)")
     run_main(body, parser, argv)
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that decides what an evaluation gives."""
+
+    params: EvaluateParams
+    inputs: Inputs
+    generated: Path | None
+    """Folder of train.generate."""
+
+    def identity(self) -> dict[str, Any]:
+        """What the fingerprint covers, as JSON; also the result's config.yaml."""
+        generated = wavs_digest(self.generated) if self.generated else None
+        return {"evaluate": asdict(self.params), **self.inputs.identity(), "generated": generated}
+
+
 def body(args: argparse.Namespace) -> None:
-    """Evaluate a run and publish what came out."""
+    """Evaluate and publish, or put a finished result in place again."""
+    job = plan(args)
+    name = args.name or f"evaluate/{args.run}"
+    work, final = checkpoint.open_place(Layout(args.root), name, made_by=MADE_BY)
+    if args.dry_run:
+        print(f"would evaluate {args.run} on {len(job.inputs.paths)} shards into {final}")
+        return
+    identity = job.identity()
+    with checkpoint.claim(work):
+        folder = work / checkpoint.fingerprint(MADE_BY, identity)
+        if not checkpoint.publish_again(folder, final):
+            checkpoint.finish(folder, final, partial(evaluate, job=job, identity=identity))
+            print(f"{final}: done", file=sys.stderr)
+
+
+def plan(args: argparse.Namespace) -> Job:
+    """Read settings and flags into a job."""
+    raw = read_params(args)
+    params, models = section(raw, "evaluate", EvaluateParams), section(raw, "models", ModelsParams)
+    ports: tuple[Port, ...] = ("generator", "codec", "embedder") if args.generated else ("generator",)
+    generated = args.generated
+    if generated and not generated.is_dir():
+        generated = args.root / generated
+    return Job(params, read_inputs(args, models, ports), generated)
+
+
+def wavs_digest(generated: Path) -> str:
+    """Digest of the audio in a folder of train.generate.
+
+    Raises:
+        ContractError: there is none.
+    """
+    wavs = sorted((generated / "samples").glob("*.wav"))
+    if not wavs:
+        raise ContractError(f"{generated}: no wav there; run train.generate first")
+    return digest_of([[path.name, file_digest(path)] for path in wavs])
+
+
+def evaluate(folder: Path, *, job: Job, identity: Mapping[str, Any]) -> None:
+    """Take all figures.
+
+    Args:
+        folder: gets metrics.json, per_key.jsonl and config.yaml.
+        job: what to evaluate.
+        identity: settings to note in config.yaml.
+    """
     import torch
 
     from train.data import PackedShards
     from train.icl.adapter import load_trained
     from train.icl.model import load_model
 
-    raw, layout = read_params(args), Layout(args.root)
-    params, models = section(raw, "evaluate", EvaluateParams), section(raw, "models", ModelsParams)
-    trained = read_run(layout.run(args.run))
-    paths = expand_shards(args.shards)
-    work, final = checkpoint.open_place(layout, args.name or f"evaluate/{args.run}", made_by=MADE_BY)
-    if args.dry_run:
-        print(f"would evaluate {args.run} on {len(paths)} shards into {final}")
-        return
+    params, inputs = job.params, job.inputs
+    source, device = inputs.sources["generator"], inputs.device
     torch.set_num_threads(params.threads)
-    device, source = choose_device(models.device), place(models, args.root, "generator")
-    base = load_model(source, params=trained, device=device)
-    shards = PackedShards(paths, base.codec, limit=args.limit)
-    contexts = conditions(shards, params, trained)
+    base = load_model(source, params=inputs.run.params, device=device)
+    shards = PackedShards(inputs.paths, base.codec, limit=inputs.limit)
+    if job.generated:
+        shards.check_codec(inputs.labels["codec"])
+    contexts = conditions(shards, params, inputs.run.params)
     nll = {"base": score(base, contexts, params)}
     del base
-    nll["trained"] = score(load_trained(layout.run(args.run), source, params=trained, device=device), contexts, params)
+    nll["trained"] = score(load_trained(inputs.run, source, device=device), contexts, params)
     metrics = summarise(nll, params)
-    if args.generated:
-        metrics["clap_score"] = _clap_section(args, models, shards, seed=params.seed, device=device)
-    settings = {
-        "evaluate": asdict(params),
-        "run": {args.run: file_digest(layout.run(args.run) / checkpoint.SETTINGS_FILE)},
-        "shards": checkpoint.shard_digests(paths),
-        "limit": args.limit,
-    }
-    with checkpoint.claim(work):
-        with checkpoint.whole_folder(work / checkpoint.RESULT_FOLDER) as part:
-            _write(part, metrics, nll)
-            checkpoint.write_settings(part, MADE_BY, settings)
-        checkpoint.publish_result(work / checkpoint.RESULT_FOLDER, final, work)
-    print(f"{final}: {_headline(metrics)}", file=sys.stderr)
+    if job.generated:
+        metrics["clap_score"] = _clap_section(job.generated, inputs, shards, seed=params.seed)
+    _write(folder, metrics, nll)
+    checkpoint.write_settings(folder, MADE_BY, identity)
+    print(_headline(metrics), file=sys.stderr)
 
 
-def _clap_section(
-    args: argparse.Namespace, models: ModelsParams, shards: PackedShards, *, seed: int, device: str
-) -> dict[str, Any]:
+def _clap_section(generated: Path, inputs: Inputs, shards: PackedShards, *, seed: int) -> dict[str, Any]:
     from pipeline.models.clap import load_embedder
     from pipeline.models.codec import load_codec
 
-    codec = load_codec(place(models, args.root, "codec"), device=device)
-    embedder = load_embedder(place(models, args.root, "embedder"), device=device)
+    codec = load_codec(inputs.sources["codec"], device=inputs.device)
+    embedder = load_embedder(inputs.sources["embedder"], device=inputs.device)
     episodes = [shards[i] for i in range(len(shards))]
-    return clap_scores(args.generated, episodes, codec=codec, embedder=embedder, seed=seed)
+    return clap_scores(generated, episodes, codec=codec, embedder=embedder, seed=seed)
 
 
 def conditions(
@@ -184,13 +233,13 @@ def paired_difference(
     """
     pairs = zip(left, right, strict=True)
     differences = np.array([a - b for a, b in pairs if a is not None and b is not None])
-    count = len(differences)
-    if count == 0:
+    num_pairs = len(differences)
+    if num_pairs == 0:
         return None
     random = np.random.default_rng(params.seed)
-    means = [differences[random.integers(count, size=count)].mean() for _ in range(params.bootstrap_draws)]
+    means = [differences[random.integers(num_pairs, size=num_pairs)].mean() for _ in range(params.bootstrap_draws)]
     low, high = np.quantile(means, [0.025, 0.975]).tolist()
-    return {"mean": float(differences.mean()), "low": low, "high": high, "num_pairs": count}
+    return {"mean": float(differences.mean()), "low": low, "high": high, "num_pairs": num_pairs}
 
 
 def clap_scores(
@@ -201,7 +250,7 @@ def clap_scores(
     Args:
         generated: folder of train.generate.
         episodes: the targets; those without a generated wav are left out.
-        codec: decodes the real targets, so that both went through the same codec.
+        codec: decodes the real targets, cut to the length of the generated, so that both went through the same.
         embedder: CLAP. Where it also chose the examples, the score is circular.
         seed: of the shuffled captions.
 
@@ -212,8 +261,11 @@ def clap_scores(
     if not there:
         raise ContractError(f"{generated}: no wav of these targets; run train.generate on the same shards")
     text_BD = embedder.embed_text([episode.caption for episode in there])
-    made_BD = _embed([_read_wave(generated / "samples" / f"{e.key}.wav") for e in there], embedder)
-    real_BD = _embed([(codec.decode(e.target_KT), codec.sample_rate_hz) for e in there], embedder)
+    made = [_read_wave(generated / "samples" / f"{e.key}.wav") for e in there]
+    made_BD = _embed(made, embedder)
+    num_frames = [round(len(wave_N) / hz * codec.frame_rate_hz) for wave_N, hz in made]
+    cut_KT = [e.target_KT[:, :length] for e, length in zip(there, num_frames, strict=True)]
+    real_BD = _embed([(codec.decode(codes_KT), codec.sample_rate_hz) for codes_KT in cut_KT], embedder)
     # A shift by one in a random order: nobody keeps an own caption, unless there is but one.
     order = np.random.default_rng(seed).permutation(len(there))
     other = np.empty_like(order)
@@ -224,7 +276,16 @@ def clap_scores(
         "anchor_real_audio": _mean_cosine(real_BD, text_BD),
         "anchor_shuffled_captions": _mean_cosine(made_BD, text_BD[other]),
         "embedder": embedder.stamp,
+        "circular": is_circular(there, embedder),
     }
+
+
+def is_circular(episodes: Sequence[Episode], embedder: Embedder) -> bool | None:
+    """Whether the embedder that scores also chose the examples; None where pack does not say which one did."""
+    choosers = {episode.embedder_sha256 for episode in episodes}
+    if embedder.stamp["weights_sha256"] in choosers:
+        return True
+    return None if None in choosers else False
 
 
 def _read_wave(path: Path) -> tuple[NDArray[np.float32], int]:

@@ -2,27 +2,28 @@
 
 In: a finished run and packed shards: the target's prompt and its retrieved examples; the target's codes give only the
 length. Out: runs/generate/NAME/ with samples/<key>.wav (16 bit) and samples.jsonl. With --limit, the first N samples.
+What was finished from the same run, models, shards and settings is only put in place again.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.data.layout import Layout
-from pipeline.data.provenance import file_digest
-from pipeline.data.shards import encode_json, expand_shards
+from pipeline.data.shards import encode_json
 from pipeline.engine.cli import build_parser, read_params, run_main
 from pipeline.engine.params import section
 from pipeline.errors import ContractError
-from pipeline.models.base import choose_device
-from pipeline.models.places import ModelsParams, place
+from pipeline.models.places import ModelsParams
 from train import checkpoint
-from train.params import GenerateParams, read_run
+from train.inputs import SHARDS_HELP, Inputs, read_inputs
+from train.params import GenerateParams
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,48 +41,55 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = build_parser(__doc__, prog="python -m train.generate")
     parser.add_argument("--run", required=True, help="name of a finished training")
-    parser.add_argument("--shards", action="append", required=True, help="packed tars: braces, glob or folder")
+    parser.add_argument("--shards", action="append", required=True, help=f"packed tars: {SHARDS_HELP}")
     parser.add_argument("--name", help="the result goes to runs/NAME (generate/RUN)")
     run_main(body, parser, argv)
 
 
 def body(args: argparse.Namespace) -> None:
-    """Generate one wav per packed sample and publish them together."""
+    """Generate and publish, or put a finished result in place again."""
+    raw = read_params(args)
+    params = section(raw, "generate", GenerateParams)
+    inputs = read_inputs(args, section(raw, "models", ModelsParams), ("generator", "codec"))
+    name = args.name or f"generate/{args.run}"
+    work, final = checkpoint.open_place(Layout(args.root), name, made_by=MADE_BY)
+    if args.dry_run:
+        print(f"would generate from {len(inputs.paths)} shards into {final}")
+        return
+    identity = {"generate": asdict(params), **inputs.identity()}
+    with checkpoint.claim(work):
+        folder = work / checkpoint.fingerprint(MADE_BY, identity)
+        if not checkpoint.publish_again(folder, final):
+            checkpoint.finish(folder, final, partial(generate, params=params, inputs=inputs, identity=identity))
+            print(f"{final}: done", file=sys.stderr)
+
+
+def generate(folder: Path, *, params: GenerateParams, inputs: Inputs, identity: Mapping[str, Any]) -> None:
+    """Generate one wav per packed sample.
+
+    Args:
+        folder: gets samples/, samples.jsonl and config.yaml.
+        params: how to sample.
+        inputs: run, models and shards.
+        identity: settings to note in config.yaml.
+    """
     import torch
 
     from pipeline.models.codec import load_codec
     from train.data import PackedShards
     from train.icl.adapter import load_trained
 
-    raw, layout = read_params(args), Layout(args.root)
-    params, models = section(raw, "generate", GenerateParams), section(raw, "models", ModelsParams)
-    trained = read_run(layout.run(args.run))
-    paths = expand_shards(args.shards)
-    work, final = checkpoint.open_place(layout, args.name or f"generate/{args.run}", made_by=MADE_BY)
-    if args.dry_run:
-        print(f"would generate from {len(paths)} shards into {final}")
-        return
     torch.set_num_threads(params.threads)
-    device = choose_device(models.device)
-    model = load_trained(layout.run(args.run), place(models, args.root, "generator"), params=trained, device=device)
-    codec = load_codec(place(models, args.root, "codec"), device=device)
-    _check_codec(model, codec)
-    shards = PackedShards(paths, model.codec, limit=args.limit)
-    settings = {
-        "generate": asdict(params),
-        "run": {args.run: file_digest(layout.run(args.run) / checkpoint.SETTINGS_FILE)},
-        "shards": checkpoint.shard_digests(paths),
-        "limit": args.limit,
-    }
-    with checkpoint.claim(work):
-        with checkpoint.whole_folder(work / checkpoint.RESULT_FOLDER) as part:
-            write_samples(model, codec, shards, folder=part, params=params, budget=trained.budget)
-            checkpoint.write_settings(part, MADE_BY, settings)
-        checkpoint.publish_result(work / checkpoint.RESULT_FOLDER, final, work)
-    print(f"{final}: {len(shards)} samples", file=sys.stderr)
+    model = load_trained(inputs.run, inputs.sources["generator"], device=inputs.device)
+    codec = load_codec(inputs.sources["codec"], device=inputs.device)
+    _check_shape(model, codec)
+    shards = PackedShards(inputs.paths, model.codec, limit=inputs.limit)
+    shards.check_codec(inputs.labels["codec"])
+    write_samples(model, codec, shards, folder=folder, params=params, budget=inputs.run.params.budget)
+    checkpoint.write_settings(folder, MADE_BY, identity)
 
 
-def _check_codec(model: IclModel, codec: Codec) -> None:
+def _check_shape(model: IclModel, codec: Codec) -> None:
     shape = (codec.num_codebooks, codec.codebook_size, codec.frame_rate_hz, codec.sample_rate_hz)
     if shape != tuple(model.codec):
         raise ContractError(

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.data.storage import sync, write_bytes
 from pipeline.engine.progress import progress
 from pipeline.errors import ContractError
 from train.data import Batch
@@ -46,11 +47,11 @@ class Position:
 
     step: int = 0
     """Steps done, bad ones included."""
-    bad_steps: int = 0
+    num_bad_steps: int = 0
     """Steps that were skipped because loss or gradient was not finite."""
-    bad_in_a_row: int = 0
+    num_bad_in_a_row: int = 0
     """Of these, the ones at the end of what was done."""
-    codes: int = 0
+    num_codes: int = 0
     """Codes that the loss counted so far."""
 
 
@@ -115,15 +116,15 @@ class Trainer:
     def _advance(self, result: StepResult) -> None:
         position = self.position
         position.step += 1
-        position.codes += result.num_codes
+        position.num_codes += result.num_codes
         if result.finite:
-            position.bad_in_a_row = 0
+            position.num_bad_in_a_row = 0
             return
-        position.bad_steps += 1
-        position.bad_in_a_row += 1
-        if position.bad_in_a_row >= self.params.max_bad_steps:
+        position.num_bad_steps += 1
+        position.num_bad_in_a_row += 1
+        if position.num_bad_in_a_row >= self.params.max_bad_steps:
             raise ContractError(
-                f"step {position.step}: loss or gradient not finite {position.bad_in_a_row} steps in a row; "
+                f"step {position.step}: loss or gradient not finite {position.num_bad_in_a_row} steps in a row; "
                 "lower train.learning_rate, or set train.warmup_steps; the last checkpoint is kept"
             )
 
@@ -188,14 +189,13 @@ class RunLog:
     def __init__(self, path: Path, *, steps: int, position: Position) -> None:
         self._path = path
         kept = [line for line in read_log(path) if line["step"] <= position.step]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
+        write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._bar = progress(total=steps, desc="train", unit="step")
         self._bar.initial = self._bar.n = position.step
-        self._left = steps - position.step
+        self._num_left = steps - position.step
         self._started = time.monotonic()
         self._waited_s = 0.0
-        self._columns = self._steps = 0
+        self._num_columns = self._num_steps = 0
 
     def waited(self, seconds: float) -> None:
         """Count time that a step waited for data."""
@@ -204,8 +204,8 @@ class RunLog:
     def advance(self, result: StepResult) -> None:
         """Count a step."""
         self._bar.update()
-        self._steps += 1
-        self._columns += result.num_columns
+        self._num_steps += 1
+        self._num_columns += result.num_columns
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line to the file and show it."""
@@ -217,15 +217,19 @@ class RunLog:
         else:
             self._bar.set_postfix_str(f"{shown}, {self._speed()}")
 
+    def sync(self) -> None:
+        """Wait until all lines are on the disk: a checkpoint counts on those before it."""
+        sync(self._path)
+
     def close(self) -> None:
         """Leave the bar as it is."""
         self._bar.close()
 
     def _speed(self) -> str:
         elapsed_s = time.monotonic() - self._started
-        eta_s = elapsed_s / max(1, self._steps) * (self._left - self._steps)
+        eta_s = elapsed_s / max(1, self._num_steps) * (self._num_left - self._num_steps)
         wait = 100 * self._waited_s / max(elapsed_s, 1e-9)
-        return f"{self._columns / max(elapsed_s, 1e-9):,.0f} columns/s, data wait {wait:.1f} %, ETA {eta_s:.0f} s"
+        return f"{self._num_columns / max(elapsed_s, 1e-9):,.0f} columns/s, data wait {wait:.1f} %, ETA {eta_s:.0f} s"
 
 
 def _short(value: Any) -> str:
@@ -274,6 +278,7 @@ def run_loop(trainer: Trainer, hooks: Hooks, log_path: Path) -> dict[str, Any]:
             log.advance(result)
             _report(trainer, result, hooks, log)
             if stop.number or position.step % params.checkpoint_every_steps == 0:
+                log.sync()
                 hooks.save()
             if stop.number:
                 log.close()

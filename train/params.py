@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-import yaml
-
-from pipeline.engine.params import read_value
-from pipeline.errors import ContractError, ParamsError
+from pipeline.errors import ParamsError
 from pipeline.music.sequence import Budget, LossOn
 
 LORA_TARGETS = {
     "attention": r"decoder\..*\.(self_attn|encoder_attn)\.(q_proj|k_proj|v_proj|out_proj)",
     "all": r"decoder\..*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)",
 }
+FLUSH_COLUMNS = 16
+"""Columns kept free for the end of a target's delay pattern, one fewer than codebooks; no MusicGen needs more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +98,11 @@ class TrainParams:
         counts = [self.num_examples] if isinstance(self.num_examples, int) else list(self.num_examples)
         if not counts or min(counts) < 0:
             raise ParamsError(f"train.num_examples: needs a number from 0 on, or a list of them, not {counts}")
+        if self.max_target_frames + FLUSH_COLUMNS > self.max_total_columns:
+            raise ParamsError(
+                f"train.max_target_frames ({self.max_target_frames}) and {FLUSH_COLUMNS} columns of flush "
+                f"do not fit train.max_total_columns ({self.max_total_columns}); lower the one or raise the other"
+            )
         try:
             re.compile(self.lora_pattern)
         except re.error as error:
@@ -177,18 +180,6 @@ def _check(
     for field in shares:
         if not 0 <= getattr(params, field) < 1:
             raise ParamsError(f"{name}.{field}: must be at least 0 and below 1, not {getattr(params, field)}")
-
-
-def read_run(run_folder: Path) -> TrainParams:
-    """Settings of a finished run, from its config.yaml.
-
-    Raises:
-        ContractError: there is no finished run.
-    """
-    path = run_folder / "config.yaml"
-    if not path.is_file():
-        raise ContractError(f"{path}: no finished run; `python -m train.run --name {run_folder.name}` makes it")
-    return read_value(yaml.safe_load(path.read_text("utf-8"))["train"], TrainParams, f"{path}: train")
 
 
 def most_examples(params: TrainParams) -> int:

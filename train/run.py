@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.data.layout import Layout
-from pipeline.data.provenance import code_digest, digest_of, package_versions, pretty_json
-from pipeline.data.shards import expand_shards
+from pipeline.data.provenance import package_versions, pretty_json
+from pipeline.data.shards import ShardFile
 from pipeline.engine.cli import build_parser, read_params, run_main
 from pipeline.engine.params import section
-from pipeline.models.base import choose_device, find_checkpoint, weights_digest
+from pipeline.models.base import choose_device, find_checkpoint
 from pipeline.models.places import ModelsParams, place
 from train import checkpoint
+from train.inputs import SHARDS_HELP, find_shards, model_label
 from train.params import TrainParams, most_examples
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ MADE_BY = "train.run"
 BYTE_PACKAGES = ("numpy", "peft", "torch", "transformers")
 NO_EFFECT = ("checkpoint_every_steps", "keep_checkpoints")
 """Settings that cannot change a result, left out of the fingerprint."""
+NUM_PROBED = 64
+"""Samples looked at to learn how many examples were packed; pack gives all samples the same number if it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +71,16 @@ class Job:
 
     def fingerprint(self) -> str:
         """Name of the folder that holds this job's checkpoints."""
-        return digest_of({**self.identity(), "code": code_digest("train.run")})[:16]
+        return checkpoint.fingerprint(MADE_BY, self.identity())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = build_parser(__doc__, prog="python -m train.run")
-    parser.add_argument("--shards", action="append", required=True, help="training tars: braces, glob or folder")
-    parser.add_argument("--val", action="append", default=[], help="validation tars, in the same forms")
+    parser.add_argument("--shards", action="append", required=True, help=f"training tars: {SHARDS_HELP}")
+    parser.add_argument(
+        "--val", action="append", default=[], help="validation tars, in the same forms; empty ones are none"
+    )
     parser.add_argument("--name", required=True, help="the result goes to runs/NAME")
     run_main(body, parser, argv)
 
@@ -90,10 +95,7 @@ def body(args: argparse.Namespace) -> None:
         print(f"would train {job.params.steps} steps on {len(job.train_paths)} shards into {final} ({folder.name})")
         return
     with checkpoint.claim(work):
-        if (folder / checkpoint.RESULT_FOLDER).is_dir():
-            checkpoint.publish_result(folder / checkpoint.RESULT_FOLDER, final, work)
-            print(f"{final}: finished before, put in place again", file=sys.stderr)
-        else:
+        if not checkpoint.publish_again(folder, final):
             train(job, folder, final)
 
 
@@ -110,10 +112,10 @@ def plan(args: argparse.Namespace) -> Job:
         name=args.name,
         params=params,
         base=base.path,
-        base_label=f"{base.name}@sha256:{weights_digest(base.path)}",
+        base_label=model_label(base),
         device=choose_device(models.device),
-        train_paths=expand_shards(args.shards),
-        val_paths=expand_shards(args.val),
+        train_paths=find_shards(args.shards, args.root),
+        val_paths=find_shards(args.val, args.root),
         limit=args.limit,
     )
 
@@ -153,7 +155,10 @@ def _hooks(job: Job, model: IclModel, trainer: Trainer, checkpoints: Path) -> Ho
 
     params, size = job.params, model.codec.codebook_size
     shards = PackedShards(job.train_paths, model.codec, limit=job.limit)
-    val = PackedShards(job.val_paths, model.codec, limit=job.limit) if job.val_paths else None
+    shards.check_train()
+    _tell_of_few_examples(shards, params)
+    has_val = _has_validation(job.val_paths)
+    val = PackedShards(job.val_paths, model.codec, limit=job.limit) if has_val else None
     return Hooks(
         batch=lambda i: train_batch(shards, i, params, codebook_size=size),
         validate=lambda: validate(model, val, params) if val else {},
@@ -161,26 +166,44 @@ def _hooks(job: Job, model: IclModel, trainer: Trainer, checkpoints: Path) -> Ho
     )
 
 
+def _tell_of_few_examples(shards: PackedShards, params: TrainParams) -> None:
+    num_packed = max(len(shards[i].examples_KT) for i in range(min(NUM_PROBED, len(shards))))
+    if most_examples(params) > num_packed:
+        print(
+            f"train.num_examples asks for {most_examples(params)}, these shards hold at most {num_packed}: episodes "
+            "show what there is; for more, raise pack.num_examples and pack again",
+            file=sys.stderr,
+        )
+
+
+def _has_validation(paths: Sequence[Path]) -> bool:
+    has_sample = any(len(ShardFile(path)) for path in paths)
+    if paths and not has_sample:
+        print("--val: no sample to validate on in these tars; training without", file=sys.stderr)
+    return has_sample
+
+
 def validate(model: IclModel, shards: PackedShards, params: TrainParams) -> dict[str, Any]:
     """Mean loss of the first validation episodes, with all the examples that training may show."""
     from train.data import fit_episode, nearest_examples
     from train.icl.loss import mean_nll
 
-    number = min(len(shards), params.validation_batches * params.batch_size)
-    episodes = [fit_episode(nearest_examples(shards[i], most_examples(params)), params.budget) for i in range(number)]
+    num_episodes = min(len(shards), params.validation_batches * params.batch_size)
+    contexts = (nearest_examples(shards[i], most_examples(params)) for i in range(num_episodes))
+    episodes = [fit_episode(context, params.budget) for context in contexts]
     nll_B = mean_nll(model, episodes, batch_size=params.batch_size)
-    return {"validation_loss": sum(nll_B) / number, "validation_episodes": number}
+    return {"validation_loss": sum(nll_B) / num_episodes, "num_validation_episodes": num_episodes}
 
 
 def _write_result(job: Job, trainer: Trainer, *, model: IclModel, figures: Mapping[str, Any], folder: Path) -> None:
-    from train.icl.adapter import ADAPTER_FOLDER, MODEL_FOLDER, save_adapter, save_full
+    from train.icl.adapter import save_adapter, save_full
 
     if job.params.method == "lora":
-        save_adapter(model, folder / ADAPTER_FOLDER, base_label=job.base_label)
+        save_adapter(model, folder / checkpoint.ADAPTER_FOLDER, base_label=job.base_label)
     else:
-        save_full(model, folder / MODEL_FOLDER, source=str(job.base))
+        save_full(model, folder / checkpoint.MODEL_FOLDER, source=str(job.base))
     num_trained = sum(value.numel() for value in trainer.trainable.values())
-    metrics = {**figures, **asdict(trainer.position), "trained_parameters": num_trained}
+    metrics = {**figures, **asdict(trainer.position), "num_trained_parameters": num_trained}
     (folder / "metrics.json").write_bytes(pretty_json(metrics))
     checkpoint.write_settings(folder, MADE_BY, job.identity())
     log = folder.parent / checkpoint.LOG_FILE
@@ -201,9 +224,9 @@ def _card(job: Job, metrics: Mapping[str, Any]) -> str:
             "",
             f"- base model: {job.base_label}",
             f"- steps: {metrics['step']} of {params.batch_size * params.accumulate} episodes, "
-            f"{metrics['bad_steps']} skipped",
+            f"{metrics['num_bad_steps']} skipped",
             f"- examples per episode: {params.num_examples}; loss on: {params.loss_on}",
-            f"- trained parameters: {metrics['trained_parameters']:,}",
+            f"- trained parameters: {metrics['num_trained_parameters']:,}",
             f"- last training loss: {metrics['train']['loss']} nats per code; validation: {validation}",
             "",
             "Made from these shards (sha256), whose manifests name corpora and licences:",

@@ -20,10 +20,11 @@ def join_columns(paths: Sequence[Path], limit: int | None = None) -> Iterator[Sa
         Samples with the members of all columns that have the clip.
 
     Raises:
-        ContractError: a column holds a key that the first one lacks, or in another order.
+        ContractError: a column holds a key that the first one lacks, or in another order, or its content is damaged.
     """
-    first, *others = (ShardFile(path) for path in paths)
+    first, *others = (ShardFile(path).check() for path in paths)
     cursors = [0] * len(others)
+    whole = limit is None or limit >= len(first)
     for i in range(len(first) if limit is None else min(limit, len(first))):
         sample = first[i]
         members = dict(sample.members)
@@ -33,7 +34,7 @@ def join_columns(paths: Sequence[Path], limit: int | None = None) -> Iterator[Sa
                 cursors[n] += 1
         yield Sample(sample.key, members)
     for n, column in enumerate(others):
-        if limit is None and cursors[n] < len(column):
+        if whole and cursors[n] < len(column):
             raise ContractError(
                 f"{column.path}: key {column.keys[cursors[n]]!r} is not in {first.path}, or out of order; "
                 "run the stage of that column again"

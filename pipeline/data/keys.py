@@ -36,7 +36,9 @@ def _escape(upstream_id: str) -> str:
     if len(escaped) <= MAX_ID_LETTERS:
         return escaped
     # `_2` is not produced otherwise, so a cut id never equals a whole one.
-    return f"{escaped[:MAX_ID_LETTERS]}_2{hashlib.sha256(upstream_id.encode()).hexdigest()[:16]}"
+    return (
+        f"{escaped[:MAX_ID_LETTERS]}_2{hashlib.sha256(upstream_id.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
+    )
 
 
 def _escape_letter(letter: str) -> str:

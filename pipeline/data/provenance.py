@@ -6,12 +6,14 @@ import ast
 import hashlib
 import importlib.metadata
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pipeline.data.shards import INDEX_NAME, encode_json
+from pipeline.data.storage import walk_files
 from pipeline.errors import ContractError
 
 MANIFEST_NAME = "manifest.json"
@@ -58,13 +60,14 @@ def listing_digest(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise ContractError(f"{folder}: no such folder; check `sources` in the params file")
-    stats = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
+    stats = ((path, path.stat()) for path in walk_files(folder))
     return digest_of([[str(path.relative_to(folder)), s.st_size, s.st_mtime_ns] for path, s in stats])
 
 
 def package_versions(names: Iterable[str]) -> dict[str, str]:
-    """Installed versions of packages, by their name on the index."""
-    return {name: importlib.metadata.version(name) for name in sorted(names)}
+    """Installed versions of Python and of packages, by their name on the index."""
+    versions = {name: importlib.metadata.version(name) for name in sorted(names)}
+    return versions | {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
 
 
 def import_closure(module: str) -> list[str]:
@@ -138,9 +141,27 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ContractError(f"{path}: cannot be read ({error}); run the stage that makes it first") from error
-    if manifest.get("schema") != MANIFEST_SCHEMA:
-        raise ContractError(f"{path}: schema {manifest.get('schema')}, this version reads {MANIFEST_SCHEMA}")
+    whole = isinstance(manifest, dict) and {"params", "parents", "models", "counts"} <= set(manifest)
+    if not whole or manifest.get("schema") != MANIFEST_SCHEMA:
+        raise ContractError(f"{path}: no manifest of schema {MANIFEST_SCHEMA}; run the stage that makes it again")
     return manifest
+
+
+def check_parents(made: Path, parents: Mapping[str, str], *, stage: str) -> None:
+    """Check that a folder, or a file that names its parents, was made from what its parents are now.
+
+    Args:
+        made: folder of shards, or split.json.
+        parents: digests as they are now, by name.
+        stage: the command that makes it.
+
+    Raises:
+        ContractError: a parent was made anew since.
+    """
+    known: dict[str, str] = (json.loads(made.read_bytes()) if made.is_file() else read_manifest(made))["parents"]
+    for name, digest in parents.items():
+        if known.get(name) != digest:
+            raise ContractError(f"{made}: was made from another {name} than lies there now; run `{stage}` again")
 
 
 def pretty_json(value: Mapping[str, Any]) -> bytes:

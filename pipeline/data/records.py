@@ -11,6 +11,13 @@ from typing import Any, NotRequired, TypedDict
 
 from pipeline.data.shards import decode_json
 
+TRACKS_FILE = "tracks.jsonl"
+AUDIO_SUFFIXES = frozenset(
+    {".aac", ".aif", ".aiff", ".alac", ".ape", ".caf", ".flac", ".m4a", ".mka", ".mp2", ".mp3", ".mp4"}
+    | {".oga", ".ogg", ".opus", ".wav", ".webm", ".wma", ".wv"}
+)
+"""Endings by which a file says that it is audio; what it is, decoding tells."""
+
 
 class Reason(StrEnum):
     """Why an item or a clip was left out; a closed list."""
@@ -112,6 +119,9 @@ class ClipJson(TypedDict):
     aspects: list[str]
     groups: dict[str, str]
     fingerprint: str
+    """Equal for lossless copies of the same sound."""
+    acoustic_fingerprint: str
+    """Alike for copies of the same recording through mp3, gain and shift: see `pipeline.music.duplicates`."""
     official_split: str | None
     """`train` or `test` where the corpus says so."""
     audio: dict[str, Any]
@@ -128,6 +138,8 @@ class Track:
     """The audio file; None where the corpus names a recording that is not on disk."""
     missing: str = ""
     """Where audio was looked for, when there is none."""
+    fault: str = ""
+    """What is wrong with the corpus' own entry, when it cannot be used."""
     span_s: tuple[float, float] | None = None
     """The part of a longer file that the corpus means; None for the whole file."""
     score: Path | None = None

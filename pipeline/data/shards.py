@@ -69,6 +69,24 @@ def decode_json(buffer: bytes | memoryview) -> Any:
     return json.loads(bytes(buffer))
 
 
+def encode_jsonl(values: Iterable[Any]) -> bytes:
+    """Encode values as JSON lines."""
+    return b"".join(encode_json(value) + b"\n" for value in values)
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """Read JSON lines.
+
+    Raises:
+        ContractError: missing or damaged.
+    """
+    try:
+        # Bytes, not text: str.splitlines also breaks at letters that JSON leaves alone, such as U+2028.
+        return [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
+    except (OSError, ValueError) as error:
+        raise ContractError(f"{path}: cannot be read ({error}); run the stage that makes it again") from error
+
+
 def encode_npy(array: NDArray[Any]) -> bytes:
     """Encode one array as .npy, C order, no pickle."""
     out = io.BytesIO()
@@ -179,10 +197,17 @@ def load_index(folder: Path) -> list[ShardEntry]:
     """
     path = folder / INDEX_NAME
     try:
-        content = json.loads(path.read_bytes())
-        entries = [ShardEntry(**entry) for entry in content["shards"]]
+        return list(_read_index(path, path.stat().st_mtime_ns))
     except FileNotFoundError:
         raise ContractError(f"{path}: no such file; run the stage that makes {folder.name!r} first") from None
+
+
+@lru_cache(maxsize=64)
+def _read_index(path: Path, _: int) -> tuple[ShardEntry, ...]:
+    """Read an index once for all its shards; the second argument is its time, so that a new one is read anew."""
+    try:
+        content = json.loads(path.read_bytes())
+        entries = tuple(ShardEntry(**entry) for entry in content["shards"])
     except (ValueError, KeyError, TypeError) as error:
         raise ContractError(f"{path}: not an index of shards ({error}); run its stage again") from error
     if content.get("schema") != INDEX_SCHEMA:
@@ -222,6 +247,16 @@ class ShardFile:
     def keys(self) -> list[str]:
         """Keys in the order of the samples."""
         return self.entry.keys
+
+    def check(self) -> ShardFile:
+        """Compare the content with the index, once, before a stage builds on it; gives the shard itself.
+
+        Raises:
+            ContractError: it is not what was written: damaged, swapped or tampered with.
+        """
+        if self.entry.sha256 and hashlib.sha256(self._map).hexdigest() != self.entry.sha256:
+            raise ContractError(f"{self.path}: content differs from {INDEX_NAME} (SHA-256); run its stage again")
+        return self
 
     def __len__(self) -> int:
         return self.entry.num_samples

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from pipeline.errors import ContractError
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SPLIT_FILE = "split.json"
+LEVELS_TO_LEAVE_OUT = ("artist", "album", "song_in_english", "song")
+"""Levels that only name something; the others mean the same recording, and are never left out."""
 
 
 class SplitClip(NamedTuple):
@@ -34,6 +38,8 @@ class SplitResult:
     """Id of the joined group: the smallest key in it."""
     moved: list[str]
     """Keys whose group held clips of train and of test; all of them went to test."""
+    levels_left_out: dict[str, int]
+    """Levels that were not joined, with the clips that the largest group would have had: see `join_within_reason`."""
 
 
 def join_groups(clips: Sequence[SplitClip]) -> dict[str, str]:
@@ -58,7 +64,37 @@ def join_groups(clips: Sequence[SplitClip]) -> dict[str, str]:
     return {clip.key: find(clip.key) for clip in clips}
 
 
-def assign_splits(clips: Iterable[SplitClip], *, held_out_share: float, seed: int) -> SplitResult:
+def join_within_reason(clips: Sequence[SplitClip], *, max_group_share: float) -> tuple[dict[str, str], dict[str, int]]:
+    """Join groups, but leave out levels that would swallow the corpus: the artist of a one-artist collection.
+
+    Args:
+        clips: all clips.
+        max_group_share: share of the clips that one joined group may hold.
+
+    Returns:
+        What `join_groups` gives, and the levels left out with the size of the largest group that each would have made.
+    """
+    left_out: dict[str, int] = {}
+    joined = join_groups(clips)
+    for level in LEVELS_TO_LEAVE_OUT:
+        largest = max(Counter(joined.values()).values(), default=0)
+        if largest <= max(max_group_share * len(clips), 1):
+            break
+        kept = [clip._replace(groups=_without(clip.groups, {*left_out, level})) for clip in clips]
+        fewer = join_groups(kept)
+        if max(Counter(fewer.values()).values()) < largest:
+            left_out[level] = largest
+            joined = fewer
+    return joined, left_out
+
+
+def _without(groups: Mapping[str, str], levels: set[str]) -> dict[str, str]:
+    return {level: group for level, group in groups.items() if level not in levels}
+
+
+def assign_splits(
+    clips: Iterable[SplitClip], *, held_out_share: float, seed: int, max_group_share: float = 1.0
+) -> SplitResult:
     """Give every clip a split, whole groups at a time.
 
     A group with any official test clip is test as a whole. Of the groups that no corpus prescribes anything for,
@@ -68,9 +104,10 @@ def assign_splits(clips: Iterable[SplitClip], *, held_out_share: float, seed: in
         clips: all clips of all corpora; the result does not depend on their order.
         held_out_share: share of groups, 0 to 1; where it is not 0, at least one of two or more.
         seed: of the choices.
+        max_group_share: share of the clips that one joined group may hold.
     """
     ordered = sorted(clips, key=lambda clip: clip.key)
-    group = join_groups(ordered)
+    group, left_out = join_within_reason(ordered, max_group_share=max_group_share)
     official: dict[str, set[str | None]] = {}
     for clip in ordered:
         official.setdefault(group[clip.key], set()).add(clip.official)
@@ -81,7 +118,7 @@ def assign_splits(clips: Iterable[SplitClip], *, held_out_share: float, seed: in
         key: "test" if root in test else "val" if root in val else "train" for key, root in group.items()
     }
     moved = [clip.key for clip in ordered if clip.official == "train" and split[clip.key] == "test"]
-    return SplitResult(split, group, moved)
+    return SplitResult(split, group, moved, left_out)
 
 
 def _choose(roots: Sequence[str], share: float, seed: str) -> set[str]:
@@ -99,6 +136,23 @@ class SplitTable:
     group: Mapping[str, str]
     """Joined group by key."""
 
+    def split_of(self, key: str) -> str:
+        """Split of a clip.
+
+        Raises:
+            ContractError: the clip was ingested after the split was made.
+        """
+        return self._look_up(self.split, key)
+
+    def group_of(self, key: str) -> str:
+        """Joined group of a clip; raises as `split_of`."""
+        return self._look_up(self.group, key)
+
+    def _look_up(self, table: Mapping[str, str], key: str) -> str:
+        if key not in table:
+            raise ContractError(f"{key}: not in split.json; run `python -m stages.split` again")
+        return table[key]
+
 
 def read_splits(path: Path) -> SplitTable:
     """Read split.json.
@@ -108,6 +162,6 @@ def read_splits(path: Path) -> SplitTable:
     """
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
-    except OSError:
-        raise ContractError(f"{path}: no such file; run `python -m stages.split` first") from None
-    return SplitTable(content["split"], content["group"])
+        return SplitTable(content["split"], content["group"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ContractError(f"{path}: cannot be read ({error!r}); run `python -m stages.split` first") from None

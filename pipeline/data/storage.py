@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipeline.errors import ContractError
+from pipeline.errors import ContractError, SetlistError, TransientError
 
 
 @contextmanager
 def atomic_path(path: Path) -> Generator[Path]:
     """Give a temporary name beside `path`; on success the file takes its real name, else it vanishes.
 
+    The content is on the disk before the name is, so that a power cut leaves no empty file under it.
+
     Raises:
         ContractError: the folder cannot be written.
+        TransientError: the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        sync(temporary)
         temporary.replace(path)
+        sync(path.parent)
     except OSError as error:
-        raise ContractError(f"{path}: cannot be written ({error.strerror or error})") from error
+        if error.filename not in (None, str(temporary), str(path), str(path.parent)):
+            raise  # of another file: whoever was writing had trouble of its own
+        raise _cannot_write(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cannot_write(path: Path, error: OSError) -> SetlistError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TransientError(f"{path}: the disk is full; make room and run the same command again")
+    return ContractError(f"{path}: cannot be written ({error.strerror or error}); free it, or choose another --root")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -60,7 +83,7 @@ def publish_folder(staged: Path, final: Path, retired: Path) -> None:
         retired.parent.mkdir(parents=True, exist_ok=True)
         final.rename(retired)
     staged.rename(final)
-    shutil.rmtree(retired, ignore_errors=True)
+    _discard(retired)
 
 
 def recover_folder(final: Path, retired: Path) -> None:
@@ -68,6 +91,29 @@ def recover_folder(final: Path, retired: Path) -> None:
     if not retired.exists():
         return
     if final.exists():
-        shutil.rmtree(retired)
+        _discard(retired)
     else:
         retired.rename(final)
+
+
+def _discard(folder: Path) -> None:
+    # Under another name first: half of an old folder must never be taken for one to bring back.
+    trash = folder.with_name(f"{folder.name}.trash")
+    shutil.rmtree(trash, ignore_errors=True)
+    if folder.exists():
+        folder.rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)
+
+
+def walk_files(folder: Path) -> list[Path]:
+    """All regular files below a folder, sorted; symbolic links are followed, each real folder once."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [path for name in names if (path := Path(place, name)).is_file()]
+    return sorted(found)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import Any
 from pipeline.data.layout import Layout
 from pipeline.engine.params import load_params
 from pipeline.errors import SetlistError
+
+OWN_PACKAGES = ("pipeline", "stages", "train")
 
 
 def build_parser(module_doc: str | None, *, prog: str) -> argparse.ArgumentParser:
@@ -52,18 +56,44 @@ def run_main(
 ) -> None:
     """Parse the flags, run the command, and end with an exit code; an expected error is one line on stderr."""
     args = parser.parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        # A polite kill is answered as Ctrl-C: what is under way is tidied up. Training has an answer of its own.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         body(args)
-    except SetlistError as error:
-        if args.debug:
-            traceback.print_exc()
-        sys.exit(_say(parser.prog, str(error), error.exit_code))
-    except KeyboardInterrupt:
-        sys.exit(_say(parser.prog, "stopped by you; the same command goes on from what is finished", 130))
     except BrokenPipeError:
         # The reader of our output left (`| head`): nothing to say, and nowhere to say it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.exit(128 + signal.SIGPIPE)
+    except (Exception, KeyboardInterrupt) as error:
+        expected = explain(error)
+        if expected is None:
+            raise
+        if args.debug:
+            traceback.print_exc()
+        sys.exit(_say(parser.prog, *expected))
+
+
+def explain(error: BaseException) -> tuple[str, int] | None:
+    """Put an error into a line for the user.
+
+    Returns:
+        The line and the exit code; None for an error that nobody expected, which deserves its traceback.
+    """
+    if isinstance(error, SetlistError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by you; the same command goes on from what is finished", 130
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in OWN_PACKAGES:
+        return f"package {error.name} is not installed; `uv pip install -e '.[all]'` installs all that Setlist uses", 1
+    # By name and by text: torch, safetensors and libsndfile may not be imported here, and have classes of their own.
+    if type(error).__name__ == "OutOfMemoryError":
+        return "out of GPU memory; lower the batch_size of this stage, or --set models.device=cpu", 1
+    if "No space left on device" in str(error):
+        return f"the disk is full ({error}); make room and run the same command again", 1
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'}: {error.strerror or error}; check the path, its rights and the disk", 1
+    return None
 
 
 def _say(prog: str, message: str, exit_code: int) -> int:

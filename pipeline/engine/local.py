@@ -12,14 +12,17 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
+
+from threadpoolctl import threadpool_limits
 
 from pipeline.data.provenance import (
     MANIFEST_NAME,
@@ -30,7 +33,7 @@ from pipeline.data.provenance import (
     pretty_json,
 )
 from pipeline.data.records import NORMAL_REASONS, Drop, Line, Reason, count_drops
-from pipeline.data.shards import Sample, ShardEntry, encode_json, write_folder_index, write_shard
+from pipeline.data.shards import Sample, ShardEntry, encode_json, encode_jsonl, write_folder_index, write_shard
 from pipeline.data.storage import link_or_copy, publish_folder, recover_folder, write_bytes
 from pipeline.engine.progress import progress
 from pipeline.errors import ContractError, ParamsError, TransientError
@@ -92,7 +95,11 @@ class Job:
     """Further lines for the manifest, such as licences."""
     resume_key: str = ""
     """State of inputs that has no lasting digest (file times of a source): splits work folders, not in the manifest."""
+    side_files: Sequence[str] = ()
+    """Files that the step's lines go to; made even if there is no line."""
     max_drop_share: float = 1.0
+    may_be_empty: bool = True
+    """Whether no sample at all is a result, such as no lyrics in instrumental music."""
 
     def manifest(self) -> dict[str, Any]:
         """All that the manifest says but the counts."""
@@ -123,14 +130,19 @@ def run_job(job: Job, engine: EngineParams, *, dry_run: bool = False) -> dict[st
         TransientError: a worker died.
     """
     done_folder = job.work / job.fingerprint()
-    todo = [task for task in job.tasks if not _mark_path(done_folder, task).is_file()]
     if dry_run:
+        todo = [task for task in job.tasks if not _is_done(done_folder, task)]
         print(f"{job.stage}: {len(todo)} of {len(job.tasks)} shards to make, into {job.out}")
         return None
-    with _only_run(job.work, job.out):
+    with only_run(job.work, job.out):
         recover_folder(job.out, job.work / "retired")
         done_folder.mkdir(parents=True, exist_ok=True)
-        _make_shards(job, todo, done_folder, min(engine.workers, len(todo)))
+        for part in done_folder.glob(".*.part"):
+            part.unlink()  # what a killed worker had in hand
+        todo = [task for task in job.tasks if not _is_done(done_folder, task)]
+        # One GPU has room for one worker's models.
+        workers = 1 if job.models.get("device") == "cuda" else min(engine.workers, len(todo))
+        _make_shards(job, todo, done_folder, workers)
         manifest = _publish(job, done_folder)
     counts = manifest["counts"]
     dropped = ", ".join(f"{n} {reason}" for reason, n in counts["dropped"].items()) or "none"
@@ -139,7 +151,12 @@ def run_job(job: Job, engine: EngineParams, *, dry_run: bool = False) -> dict[st
 
 
 @contextlib.contextmanager
-def _only_run(work: Path, out: Path) -> Generator[None]:
+def only_run(work: Path, out: Path) -> Generator[None]:
+    """Hold a stage's scratch folder, so that no second run works in it; a kill sets it free.
+
+    Raises:
+        ContractError: another run holds it, or it cannot be written.
+    """
     try:
         work.mkdir(parents=True, exist_ok=True)
         lock = (work / "lock").open("w")
@@ -212,6 +229,14 @@ def _mark_path(folder: Path, task: Task) -> Path:
     return folder / f"{task.name}.done"
 
 
+def _is_done(folder: Path, task: Task) -> bool:
+    """Whether a shard has its mark, and is the file that the mark tells of."""
+    mark, shard = _mark_path(folder, task), folder / f"{task.name}.tar"
+    if not mark.is_file() or not shard.is_file():
+        return False
+    return shard.stat().st_size == json.loads(mark.read_bytes())["entry"]["num_bytes"]
+
+
 def _make_in_pool(job: Job, todo: Sequence[Task], *, folder: Path, workers: int, advance: Callable[[int], Any]) -> None:
     # Spawned, not forked: torch's threads and CUDA do not survive a fork.
     context = multiprocessing.get_context("spawn")
@@ -219,7 +244,12 @@ def _make_in_pool(job: Job, todo: Sequence[Task], *, folder: Path, workers: int,
     pool = ProcessPoolExecutor(workers, context, _start_worker, (job.make_step, folder, counter))
     shown = 0
     try:
-        waiting: set[Future[None]] = {pool.submit(_work, task) for task in todo}
+        # Workers start at the first task, and inherit that Ctrl-C is for their parent to answer.
+        answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            waiting: set[Future[None]] = {pool.submit(_work, task) for task in todo}
+        finally:
+            signal.signal(signal.SIGINT, answer)
         while waiting:
             finished, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
             advance(counter.value - shown)
@@ -231,6 +261,11 @@ def _make_in_pool(job: Job, todo: Sequence[Task], *, folder: Path, workers: int,
             f"{job.stage}: a worker died (killed, or out of memory); finished shards are kept: run the same command "
             "again, with fewer --workers if memory ran out"
         ) from error
+    except BaseException:
+        # Nobody waits for the rest; what is finished is kept.
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -265,8 +300,9 @@ def _start_worker(make_step: Callable[[], Step], folder: Path, counter: Any) -> 
 
 def _use_one_thread() -> None:
     # More threads change the last bits of sums, and make busy cores slower. The environment is for what is not
-    # imported yet (make_step imports torch), the call for a process that holds torch already.
+    # imported yet (make_step imports torch), the calls for what is: numpy surely, torch perhaps.
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    threadpool_limits(1)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 
@@ -290,6 +326,8 @@ def _publish(job: Job, done_folder: Path) -> dict[str, Any]:
     lines = [Line(**line) for mark in marks for line in mark["lines"]]
     counts = _counts(job, marks, drops)
     _check_drop_share(job, counts, drops)
+    if not counts["out"] and not job.may_be_empty:
+        raise ContractError(f"{job.stage}: not one sample came out of {counts['in']}; dropped: {counts['dropped']}")
     manifest = {**job.manifest(), "counts": counts}
     staged = job.work / "staged"
     shutil.rmtree(staged, ignore_errors=True)
@@ -297,9 +335,9 @@ def _publish(job: Job, done_folder: Path) -> dict[str, Any]:
     for mark in marks:
         link_or_copy(done_folder / mark["entry"]["name"], staged / mark["entry"]["name"])
     write_folder_index(staged, [ShardEntry(**mark["entry"]) for mark in marks])
-    write_bytes(staged / "drops.jsonl", jsonl(asdict(drop) for drop in drops))
-    for name in sorted({line.file for line in lines}):
-        write_bytes(staged / name, jsonl(line.value for line in lines if line.file == name))
+    write_bytes(staged / "drops.jsonl", encode_jsonl(asdict(drop) for drop in drops))
+    for name in sorted({line.file for line in lines} | set(job.side_files)):
+        write_bytes(staged / name, encode_jsonl(line.value for line in lines if line.file == name))
     write_bytes(staged / MANIFEST_NAME, pretty_json(manifest))
     publish_folder(staged, job.out, job.work / "retired")
     for stale in job.work.iterdir():
@@ -321,17 +359,12 @@ def publish_files(stage: str, out: Path, *, work: Path, files: Mapping[str, byte
     if dry_run:
         print(f"{stage}: would write {', '.join(files)} into {out}")
         return
-    with _only_run(work, out):
+    with only_run(work, out):
         staged = work / "staged"
         shutil.rmtree(staged, ignore_errors=True)
         for name, data in files.items():
             write_bytes(staged / name, data)
         publish_folder(staged, out, work / "retired")
-
-
-def jsonl(values: Iterable[Mapping[str, Any]]) -> bytes:
-    """Encode values as JSON lines."""
-    return b"".join(encode_json(value) + b"\n" for value in values)
 
 
 def _counts(job: Job, marks: Sequence[Mapping[str, Any]], drops: Sequence[Drop]) -> dict[str, Any]:

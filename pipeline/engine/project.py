@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.data.layout import Layout
-from pipeline.data.provenance import folder_digest
+from pipeline.data.provenance import check_parents, folder_digest
 from pipeline.data.shards import load_index
 from pipeline.engine.cli import read_params
 from pipeline.engine.local import EngineParams, Job, Step, Task, run_job
@@ -17,6 +17,12 @@ from pipeline.engine.params import section
 from pipeline.errors import ParamsError
 
 T = TypeVar("T")
+
+SECTIONS = (
+    *("sources", "models", "demo", "fetch", "ingest", "split", "transcribe", "describe", "encode", "embed"),
+    *("retrieve", "pack", "train", "generate", "evaluate", "engine"),
+)
+"""Sections of params.yaml."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +41,24 @@ class Project:
 
     def corpora(self, only: str | None = None) -> list[str]:
         """Names of the corpora that run: the keys of `sources`, or just the one that `--corpus` names."""
-        names = list(self.params.get("sources") or {})
+        sources = self.params.get("sources") or {}
+        names = list(sources) if isinstance(sources, dict) else []
         if not names:
             raise ParamsError("sources: names no corpus; give at least one, such as `library: {root: my/folder}`")
         if only is not None and only not in names:
             raise ParamsError(f"--corpus {only}: not in `sources`, which names {', '.join(names)}")
         return [only] if only else names
+
+    def source_root(self, corpus: str) -> Path:
+        """Folder of a corpus, as `sources.<corpus>.root` names it.
+
+        Raises:
+            ParamsError: it would hold what the stages make.
+        """
+        root = self.layout.root / Path(self.params["sources"][corpus]["root"]).expanduser()
+        if self.layout.shards.resolve().is_relative_to(root.resolve()):
+            raise ParamsError(f"sources.{corpus}.root: {root} holds shards/ itself; name the folder of the recordings")
+        return root
 
     def run(self, job: Job) -> None:
         """Run a job with this project's engine settings."""
@@ -50,6 +68,9 @@ class Project:
 def open_project(args: argparse.Namespace) -> Project:
     """Read the settings that the flags of a command name."""
     params = read_params(args)
+    unknown = [name for name in params if name not in SECTIONS]
+    if unknown:
+        raise ParamsError(f"{unknown[0]}: no such section in the params file; there are: {', '.join(SECTIONS)}")
     engine = section(params, "engine", EngineParams) if "engine" in params else EngineParams()
     if args.limit is not None and args.limit < 1:
         raise ParamsError(f"--limit {args.limit}: must be at least 1")
@@ -74,6 +95,9 @@ def run_column(project: Project, corpus: str, stage: ColumnStage) -> None:
     """Run a column stage over one corpus, shard by shard of ingest."""
     folders = [project.layout.column(column, corpus) for column in stage.columns]
     out = project.layout.column(stage.name, corpus)
+    digests = {column: folder_digest(folder) for column, folder in zip(stage.columns, folders, strict=True)}
+    for column, folder in zip(stage.columns[1:], folders[1:], strict=True):
+        check_parents(folder, {"ingest": digests["ingest"]}, stage=f"python -m stages.{column}")
     project.run(
         Job(
             stage=stage.name,
@@ -83,7 +107,7 @@ def run_column(project: Project, corpus: str, stage: ColumnStage) -> None:
             tasks=column_tasks(folders, project.limit),
             make_step=stage.make_step,
             params=stage.params,
-            parents={column: folder_digest(folder) for column, folder in zip(stage.columns, folders, strict=True)},
+            parents=digests,
             models=stage.models,
             packages=stage.packages,
             max_drop_share=stage.max_drop_share,

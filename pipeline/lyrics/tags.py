@@ -71,8 +71,8 @@ def phrases_in_span(phrases: list[Phrase], start_s: float, end_s: float) -> list
     inside: list[Phrase] = []
     for phrase in phrases:
         begin, end = phrase["start_s"], phrase["end_s"]
-        if begin is None or begin >= end_s or (end is not None and end <= start_s):
-            continue
+        if begin is None or begin >= end_s or (begin if end is None else end) < start_s or end == start_s:
+            continue  # a phrase without an end, the last one, sounds only where it begins
         cut = Phrase(**phrase)
         cut["start_s"] = round(max(begin - start_s, 0.0), 3)
         cut["end_s"] = None if end is None else round(min(end, end_s) - start_s, 3)

@@ -99,7 +99,7 @@ def find_checkpoint(source: str, *, role: str) -> Checkpoint:
     """
     path = Path(source)
     if source and path.is_dir():
-        return Checkpoint(path, path.resolve().name, None)
+        return Checkpoint(path, path.name or path.resolve().name, None)
     if not _HUB_ID.fullmatch(source):
         raise ContractError(f"{role}: no folder {source!r}; name a checkpoint's folder or a hub id in section models")
     from huggingface_hub import snapshot_download
@@ -167,7 +167,7 @@ def _quiet_transformers() -> Generator[None]:
 
 
 def weights_digest(source: str | Path) -> str:
-    """SHA-256 over the weight files that a checkpoint is loaded from, in order of name.
+    """SHA-256 over all files that a checkpoint is loaded from: weights, configuration, tokenizer; in order of name.
 
     Args:
         source: a folder, a single file, or a hub id.
@@ -179,6 +179,8 @@ def weights_digest(source: str | Path) -> str:
     if not path.exists():
         path = find_checkpoint(str(source), role="checkpoint").path
     files = [path] if path.is_file() else _weight_files(path)
+    if files and path.is_dir():
+        files += sorted(file for pattern in _HUB_FILES for file in path.glob(pattern))
     if not files:
         raise ContractError(f"{path} holds no weights ({', '.join(_WEIGHT_SUFFIXES)}); fetch the checkpoint again")
     digest = hashlib.sha256()

@@ -106,6 +106,8 @@ def num_columns(num_frames: Sequence[int], num_codebooks: int) -> int:
 def cut_to_budget(examples_KT: Sequence[Codes], target_KT: Codes, budget: Budget) -> tuple[list[Codes], Codes]:
     """Cut segments to their budgets; then drop whole examples, the farthest (first) ones, until all fit.
 
+    A target that does not even fit by itself is cut until it does.
+
     Args:
         examples_KT: in prompt order, nearest last.
         target_KT: codes of the target.
@@ -113,11 +115,18 @@ def cut_to_budget(examples_KT: Sequence[Codes], target_KT: Codes, budget: Budget
 
     Returns:
         The examples that stay, always the last ones given, and the target. Views, not copies.
+
+    Raises:
+        ValueError: the columns hold not even one frame of a target.
     """
-    target = target_KT[:, : budget.max_target_frames]
+    num_codebooks = target_KT.shape[0]
+    most_frames = min(budget.max_target_frames, budget.max_total_columns - num_codebooks + 1)
+    if most_frames < 1:
+        raise ValueError(f"{budget}: no room for a frame of {num_codebooks} codebooks")
+    target = target_KT[:, :most_frames]
     examples = [codes[:, : budget.max_example_frames] for codes in examples_KT]
     lengths = [codes.shape[1] for codes in [*examples, target]]
-    while len(lengths) > 1 and num_columns(lengths, target.shape[0]) > budget.max_total_columns:
+    while len(lengths) > 1 and num_columns(lengths, num_codebooks) > budget.max_total_columns:
         lengths.pop(0)
     return examples[len(examples) + 1 - len(lengths) :], target
 

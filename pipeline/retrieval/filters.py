@@ -36,5 +36,6 @@ def allowed_rows(target: Target, pool: Pool, *, near_duplicate_cosine: float) ->
     Returns:
         Mask [M].
     """
-    other_group_M = np.array([group != target.group for group in pool.groups], np.bool_)
-    return other_group_M & (pool.audio_MD @ target.audio_D < near_duplicate_cosine)
+    allowed_M = pool.audio_MD @ target.audio_D < near_duplicate_cosine
+    allowed_M[pool.groups.get(target.group, [])] = False
+    return allowed_M

@@ -20,8 +20,8 @@ class Pool:
     """Train clips, in key order."""
 
     keys: list[str]
-    groups: list[str]
-    """Joined group of each clip."""
+    groups: dict[str, list[int]]
+    """Rows of each joined group."""
     audio_MD: Float32
     """Unit-length audio embeddings."""
     text_MD: Float32

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 import numpy as np
 
+from pipeline.data.draws import draw
 from pipeline.retrieval.filters import Target, allowed_rows
 from pipeline.retrieval.index import ExactIndex, Pool, joint_queries, joint_vectors
 
@@ -25,7 +25,7 @@ def random_picker(
     def pick(target: Target) -> Picks:
         rows = np.flatnonzero(allowed_rows(target, pool, near_duplicate_cosine=near_duplicate_cosine))
         # numpy promises the stream of a bit generator, not that of Generator.choice: draw keys to sort by.
-        draws = np.random.PCG64(_seed_of(seed, target.key)).random_raw(len(rows))
+        draws = np.random.PCG64(draw(seed, "random", target.key)).random_raw(len(rows))
         chosen = rows[np.lexsort((rows, draws))][:num_examples]
         return [(int(row), float(pool.audio_MD[row] @ target.query_D)) for row in chosen]
 
@@ -47,7 +47,3 @@ def semantic_picker(
         return [(int(row), float(score)) for row, score in ranked[:num_examples]]
 
     return pick
-
-
-def _seed_of(seed: int, key: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "little")

@@ -38,7 +38,7 @@ def read_tracks(params: SourceParams, root: Path) -> list[Track]:
         ParamsError: no meta.csv there.
         ContractError: meta.csv is not jaCappella's.
     """
-    folder = root / params.root
+    folder = root / Path(params.root).expanduser()
     folder = folder / "jaCappella" if (folder / "jaCappella").is_dir() else folder
     test = _test_titles(folder / TEST_LIST)
     return [track for song in _songs(folder / "meta.csv") for track in _tracks(song, params, folder=folder, test=test)]
@@ -62,8 +62,8 @@ def _tracks(
         path = folder / f"{name}.wav"
         row = song.get(part, any_row)
         groups = {"track": f"jacappella:{name}", "song_in_english": f"title:{fold_title(title)}"}
-        if row.get("title_in_ja"):
-            groups["song"] = f"title:{fold_title(row['title_in_ja'])}"
+        if japanese := fold_title(row.get("title_in_ja") or ""):
+            groups["song"] = f"title:{japanese}"
         yield Track(
             id=name,
             path=path if path.is_file() else None,

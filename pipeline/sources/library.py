@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.data.records import Caption, Track
+from pipeline.data.storage import walk_files
 from pipeline.errors import ParamsError
 
 CAPTION_FIELDS = ("caption", "description", "text")
@@ -29,10 +31,10 @@ def read_tracks(params: SourceParams, root: Path) -> list[Track]:
     Raises:
         ParamsError: no such folder, or nothing in it.
     """
-    folder = root / params.root
+    folder = root / Path(params.root).expanduser()
     if not folder.is_dir():
         raise ParamsError(f"{folder}: no such folder; set sources.library.root to the folder of your recordings")
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _hidden(path.relative_to(folder))]
+    paths = [path for path in walk_files(folder) if not _hidden(path.relative_to(folder))]
     if not paths:
         raise ParamsError(f"{folder}: holds no files; set sources.library.root to the folder of your recordings")
     return [_track(path, folder) for path in paths]
@@ -43,7 +45,8 @@ def _hidden(path: Path) -> bool:
 
 
 def _track(path: Path, folder: Path) -> Track:
-    name = path.relative_to(folder).as_posix()
+    # A name that is no UTF-8 is spelt out: the id must survive JSON.
+    name = os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace")
     return Track(id=name, path=path, captions=_side_captions(path), groups={"track": f"library:{name}"})
 
 
@@ -56,13 +59,15 @@ def _side_captions(path: Path) -> tuple[Caption, ...]:
         texts.append(text_path.read_text("utf-8", "replace"))
     if json_path.is_file():
         texts += _caption_fields(json_path)
-    return tuple(Caption(text=" ".join(text.split()), source="human") for text in texts if text.strip())
+    # Half of a letter pair is legal in JSON and nowhere else.
+    clean = (" ".join(text.encode("utf-8", "replace").decode().split()) for text in texts)
+    return tuple(Caption(text=text, source="human") for text in clean if text)
 
 
 def _caption_fields(path: Path) -> list[str]:
     try:
         value: Any = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         # Not every JSON beside a recording is about it; one that cannot be read says nothing of it.
         return []
     fields = [value.get(name) for name in CAPTION_FIELDS] if isinstance(value, dict) else []

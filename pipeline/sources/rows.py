@@ -22,20 +22,20 @@ def read_rows(path: Path, columns: Sequence[str], *, corpus: str) -> Iterator[tu
 
     Raises:
         ParamsError: no such file.
-        ContractError: a column is missing, a row is too short, or it is no UTF-8 CSV.
+        ContractError: a column is missing, or it is no UTF-8 CSV.
     """
     try:
         # newline="": of MusicCaps three byte variants circulate, with line breaks of either kind inside quotes.
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            # strict: a quote that is never closed would swallow the rows below it in silence.
+            reader = csv.DictReader(file, strict=True)
             lacking = [name for name in columns if name not in (reader.fieldnames or ())]
             if lacking:
                 raise ContractError(f"{path}: no column {', '.join(lacking)}; is it the CSV of {corpus}?")
             for number, row in enumerate(reader, 1):
-                if any(row[name] is None for name in columns):
-                    raise ContractError(f"{path}: row {number} is cut short; mend or remove it")
-                yield number, row
+                # A row that is cut short lacks its last fields: the source finds them empty, and faults that row.
+                yield number, {name: row[name] or "" for name in row if name is not None}
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise ParamsError(f"{path}: no such file; set sources.{corpus}.root to the folder that holds the CSV") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ContractError(f"{path}: not a readable UTF-8 CSV ({error})") from error
+        raise ContractError(f"{path}: not a readable UTF-8 CSV ({error}); mend it, or take a fresh copy") from error

@@ -49,7 +49,7 @@ def read_tracks(params: SourceParams, root: Path) -> list[Track]:
         ParamsError: no CSV there.
         ContractError: the CSV is not Song Describer's.
     """
-    folder = root / params.root
+    folder = root / Path(params.root).expanduser()
     licences = read_licences(folder / "audio_licenses.txt")
     rows: dict[str, list[Mapping[str, str]]] = {}
     for _, row in read_rows(folder / params.csv, COLUMNS, corpus="song_describer"):

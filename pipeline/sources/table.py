@@ -32,6 +32,14 @@ def corpus_tracks(corpus: str, settings: Mapping[str, Any], root: Path) -> list[
     # By name, so that a change to one source does not make every other corpus run again.
     module: Any = importlib.import_module(f"pipeline.sources.{corpus}")
     tracks: list[Track] = module.read_tracks(read_value(settings, module.SourceParams, f"sources.{corpus}"), root)
+    folder = root / Path(settings["root"]).expanduser()
+    outside = next(
+        (file for t in tracks for file in (t.path, t.score) if file and not file.is_relative_to(folder)), None
+    )
+    if outside:
+        raise ParamsError(
+            f"sources.{corpus}: {outside} does not lie below its root {folder}; set root to a common folder"
+        )
     twice = [track_id for track_id, number in Counter(track.id for track in tracks).items() if number > 1]
     if twice:
         raise ContractError(f"{corpus}: id {twice[0]!r} comes twice; ids are unique: remove one of the two")

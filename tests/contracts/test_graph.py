@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from pipeline.data.provenance import NO_BYTES_CHANGE, import_closure, module_file
+from pipeline.sources.table import CORPORA
 from tests.conftest import REPOSITORY
 
 GRAPH: dict[str, Any] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text("utf-8"))["stages"]
@@ -28,10 +29,11 @@ def module_of(stage: str) -> str:
     return module
 
 
+@pytest.mark.parametrize("corpus", CORPORA)
 @pytest.mark.parametrize("stage", sorted(GRAPH))
-def test_deps_cover_the_import_closure(stage: str):
-    deps = [dep.replace("${key}", "musiccaps") for dep in inner(stage)["deps"]]
-    roots = [module_of(stage)] + (["pipeline.sources.musiccaps"] if stage == "ingest" else [])
+def test_deps_cover_the_import_closure(stage: str, corpus: str):
+    deps = [dep.replace("${key}", corpus) for dep in inner(stage)["deps"]]
+    roots = [module_of(stage)] + ([f"pipeline.sources.{corpus}"] if stage == "ingest" else [])
     modules = {name for root in roots for name in import_closure(root)} - NO_BYTES_CHANGE
     files = [
         path.relative_to(REPOSITORY) for name in modules if (path := module_file(name)) and path.name != "__init__.py"
@@ -79,5 +81,5 @@ def stage_list(folder: Path, preset: str) -> list[str]:
 def test_the_demo_vanishes_from_the_full_presets(tmp_path: Path, preset: str):
     stages = stage_list(tmp_path, preset)
     built = [name for name in stages if name.startswith("demo@")]
-    assert built == (["demo@corpus", "demo@checkpoints"] if preset == "demo" else [])
+    assert built == (["demo@corpus", "demo@checkpoints"] if preset.startswith("demo") else [])
     assert {"split", "report", "ingest@musiccaps", "train@semantic", "evaluate@random"} <= set(stages)

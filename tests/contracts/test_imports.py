@@ -14,6 +14,7 @@ from tests.conftest import REPOSITORY
 HEAVY = [
     *("audiocraft", "av", "encodec", "faiss", "laion_clap", "librosa", "matplotlib", "music21", "peft", "pyloudnorm"),
     *("scipy", "soundfile", "soxr", "torch", "torchaudio", "transformers", "webdataset", "whisper"),
+    *("huggingface_hub", "yt_dlp"),
 ]
 COMMANDS = sorted(
     f"{folder}.{path.stem}"
@@ -32,6 +33,7 @@ ALLOWED = {
     "pipeline.retrieval": BELOW_MUSIC,
     "pipeline.sources": BELOW_MUSIC | {"pipeline.engine.params"},
     "pipeline.models": BELOW_MUSIC,
+    "pipeline.fetching": BELOW_MUSIC | {"pipeline.engine.progress"},
 }
 
 
@@ -98,7 +100,9 @@ def test_no_import_is_optional_in_silence():
                 node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ExceptHandler)
             ]
             caught = [ast.unparse(handler.type) for handler in handlers if handler.type]
-            assert not [name for name in caught if "ImportError" in name or "ModuleNotFound" in name], path
+            silent = [name for name in caught if "ImportError" in name or "ModuleNotFound" in name]
+            # The command line turns a missing package into a line that names the install command.
+            assert not silent or path == REPOSITORY / "pipeline/engine/cli.py", path
 
 
 def test_there_are_commands():

@@ -68,6 +68,7 @@ def write_library(folder: Path) -> None:
     soundfile.write(folder / "number3.wav", tune(3), RATE_HZ)
     soundfile.write(folder / "twin.flac", soundfile.read(folder / "number3.wav", dtype="int16")[0], RATE_HZ)
     (folder / "number3.wav").unlink()
+    soundfile.write(folder / "again.mp3", 0.5 * tune(5), RATE_HZ)  # MusicCaps' number 5, through mp3 and quieter
     soundfile.write(folder / "silent.wav", np.zeros(3 * RATE_HZ), RATE_HZ)
     soundfile.write(folder / "short.wav", tune(21, 0.5), RATE_HZ)
     soundfile.write(folder / "half.wav", np.concatenate([tune(22, 10.0), np.zeros(4 * RATE_HZ)]), RATE_HZ)

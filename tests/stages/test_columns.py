@@ -38,7 +38,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def test_ingest_accounts_for_every_file(chain: Path):
     folder = chain / "shards/ingest/library"
     counts = manifest(folder)["counts"]
-    assert counts["in"] == counts["used"] + sum(counts["dropped"].values()) == 14
+    assert counts["in"] == counts["used"] + sum(counts["dropped"].values()) == 15
     dropped = {line["item"]: line["reason"] for line in lines(folder / "drops.jsonl") if line["clip"] is None}
     assert dropped == {
         "silent.wav": "silent",
@@ -66,7 +66,7 @@ def test_ingest_cuts_long_recordings_and_keeps_the_rest(chain: Path):
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_ingest_levels_every_clip(chain: Path, corpus: str):
     found = list(samples(chain / "shards/ingest" / corpus))
-    assert len(found) == {"musiccaps": 8, "library": 8}[corpus]
+    assert len(found) == {"musiccaps": 8, "library": 9}[corpus]
     for sample in found:
         clip = decode_json(sample.members["json"])
         wave_N, rate_hz = decode_flac(sample.members["flac"])
@@ -92,6 +92,9 @@ def test_split_joins_the_same_recording_across_corpora(chain: Path):
     twin, original = clip_key("library", "twin.flac", 0), clip_key("musiccaps", "abcdefghi03", 0)
     assert content["group"][twin] == content["group"][original]
     assert content["split"][twin] == content["split"][original]
+    again, fifth = clip_key("library", "again.mp3", 0), clip_key("musiccaps", "_bcdefghi05", 0)
+    assert sorted((again, fifth)) in content["near_duplicates"]
+    assert content["group"][again] == content["group"][fifth]
     long_clips = {content["split"][clip_key("library", "long.wav", n)] for n in range(3)}
     assert len(long_clips) == 1
     assert content["split"][clip_key("musiccaps", "abcdefghi07", 0)] == "test"
@@ -117,7 +120,7 @@ def test_transcribe_leaves_clips_with_lyrics_alone(chain: Path):
     assert dropped[clip_key("library", "sung.flac", 0)] == "has_lyrics"
     assert set(dropped.values()) <= {"has_lyrics", "no_speech"}
     counts = manifest(chain / "shards/transcribe/library")["counts"]
-    assert counts["in"] == counts["used"] + sum(counts["dropped"].values()) == 8
+    assert counts["in"] == counts["used"] + sum(counts["dropped"].values()) == 9
 
 
 @pytest.mark.parametrize("corpus", CORPORA)

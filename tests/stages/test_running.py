@@ -10,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
+from pipeline.data.provenance import file_digest, folder_digest
+from pipeline.data.shards import Sample, ShardFile, load_index, scan_shard, write_folder_index, write_shard
 from tests.conftest import REPOSITORY
 from tests.stages.conftest import run_stage, write_params
 
@@ -79,7 +82,7 @@ def test_another_source_file_is_seen(copy_of_chain: Path, tmp_path: Path):
     run_stage("ingest", "--corpus", "library", root=copy_of_chain)
     after = json.loads((copy_of_chain / "shards/ingest/library/manifest.json").read_bytes())
     assert after["parents"] != before
-    assert after["counts"]["out"] == 10
+    assert after["counts"]["out"] == 11
 
 
 def test_limit_takes_the_first_items(copy_of_chain: Path):
@@ -137,6 +140,50 @@ def val_in_pool(project: Path) -> None:
     first = next(key for key, split in content["split"].items() if split == "train")
     content["split"][first] = "val"
     path.write_text(json.dumps(content))
+    # And the trail is covered up: the examples say that they were made from this very split.
+    for name in ("musiccaps", "library"):
+        manifest_path = project / "shards/retrieve/random" / name / "manifest.json"
+        manifest = json.loads(manifest_path.read_bytes())
+        manifest["parents"]["split"] = file_digest(path)
+        manifest_path.write_text(json.dumps(manifest))
+
+
+def twin_as_example(project: Path) -> None:
+    """Plant a leak: a clip's CLAP vectors stand at its example's place."""
+    folder = project / "shards/embed/musiccaps"
+    entries = [ShardFile(folder / entry.name) for entry in load_index(folder)]
+    first = next(iter(entries[0]))
+    for shard in entries:
+        twins = [Sample(sample.key, dict(first.members)) for sample in shard]
+        shard.path.unlink()
+        write_shard(shard.path, twins)
+    write_folder_index(folder, [scan_shard(shard.path) for shard in entries])
+    for strategy, name in (("random", "musiccaps"), ("random", "library")):
+        manifest_path = project / "shards/retrieve" / strategy / name / "manifest.json"
+        manifest = json.loads(manifest_path.read_bytes())
+        manifest["parents"]["embed/musiccaps"] = folder_digest(folder)
+        manifest_path.write_text(json.dumps(manifest))
+
+
+def ingest_anew(project: Path) -> None:
+    run_stage("ingest", "--set", "ingest.target_lufs=-21.0", root=project)
+
+
+def older_split(project: Path) -> None:
+    path = project / "shards/split/split.json"
+    content = json.loads(path.read_bytes())
+    content["parents"]["library"] = "older"
+    path.write_text(json.dumps(content))
+
+
+def unreadable_rows(project: Path) -> None:
+    empty = project / "nothing"
+    (empty / "audio").mkdir(parents=True)
+    head = "ytid,start_s,end_s,aspect_list,caption,author_id,is_audioset_eval"
+    (empty / "musiccaps-public.csv").write_text(f"{head}\nabcdefghijk,0,10,[],A song,1,False\n")
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["sources"] = {"musiccaps": {"root": "nothing"}}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
 
 
 def other_codec(project: Path) -> None:
@@ -160,7 +207,17 @@ def other_codec(project: Path) -> None:
         (no_parent, "encode", ["--corpus", "library"], 1, "run the stage that makes"),
         (no_split, "retrieve", [], 1, "split.json"),
         (val_in_pool, "pack", ["--strategy", "random"], 1, "leak"),
-        (other_codec, "pack", ["--strategy", "random"], 1, "encoded by another codec"),
+        (twin_as_example, "pack", ["--strategy", "random"], 1, "sounds like it"),
+        (other_codec, "pack", ["--strategy", "random"], 1, "made with other models"),
+        (ingest_anew, "embed", [], 1, "run `python -m stages.describe` again"),
+        (ingest_anew, "pack", ["--strategy", "random"], 1, "run `python -m stages.split` again"),
+        (older_split, "retrieve", [], 1, "run `python -m stages.split` again"),
+        (unreadable_rows, "ingest", [], 1, "not one sample came out of 1"),
+        (lambda _: None, "ingest", ["--set", "ingest.tracks_per_shard=0"], 2, "ingest.tracks_per_shard"),
+        (lambda _: None, "ingest", ["--set", "ingest.min_clip_s=20.0"], 2, "ingest.max_clip_s"),
+        (lambda _: None, "encode", ["--set", "encode.batch_size=0"], 2, "encode.batch_size"),
+        (lambda _: None, "embed", ["--set", "embed.batch_size=0"], 2, "embed.batch_size"),
+        (lambda _: None, "split", ["--set", "split.max_group_share=0.0"], 2, "split.max_group_share"),
         (lambda _: None, "ingest", ["--corpus", "spotify"], 2, "--corpus spotify"),
         (lambda _: None, "ingest", ["--limit", "0"], 2, "--limit 0"),
         (lambda _: None, "ingest", ["--set", "ingest.max_drop_share=0.1"], 1, "--set ingest.max_drop_share=1"),

@@ -84,3 +84,21 @@ def test_a_newer_result_takes_the_place_of_older_scratch(tmp_path):
         checkpoint.finish(work / name, tmp_path / "semantic", lambda part: (part / "x").touch())
     assert sorted(path.name for path in work.iterdir() if path.is_dir()) == ["another-name", "b" * 16]
     assert not (work / ("b" * 16) / "checkpoints").exists()
+
+
+def test_a_checkpoint_is_on_disk_before_older_ones_go(model, tmp_path, monkeypatch):
+    trainer = make_trainer(model)
+    trainer.position.step = 1
+    old = checkpoint.save_checkpoint(tmp_path, trainer, keep=1)
+    trainer.position.step = 2
+    seen, new = [], tmp_path / "step-000002"
+
+    def note(path):
+        seen.append((path.name, new.exists(), old.exists()))
+
+    monkeypatch.setattr(checkpoint, "sync", note)
+    checkpoint.save_checkpoint(tmp_path, trainer, keep=1)
+    files = {checkpoint.WEIGHTS_FILE, checkpoint.MOMENTS_FILE, checkpoint.POSITION_FILE}
+    assert {name for name, named, _ in seen if not named} == {*files, ".step-000002.part"}
+    assert seen[-1] == (tmp_path.name, True, True)
+    assert not old.exists()

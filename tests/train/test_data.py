@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.data.shards import Sample, encode_json, encode_npy
+from pipeline.data.shards import Sample, decode_json, encode_json, encode_npy
 from pipeline.errors import ContractError
 from pipeline.music.sequence import Budget
+from tests.train import toys
 from tests.train.toys import random_samples, write_pack
 from train.data import (
     CodecShape,
@@ -36,9 +36,7 @@ def shards(tmp_path):
 
 
 def altered(**changes):
-    sample = random_samples(1)[0]
-    meta = json.loads(bytes(sample.members["json"])) | changes
-    return Sample(sample.key, sample.members | {"json": encode_json(meta)})
+    return toys.altered(random_samples(1)[0], **changes)
 
 
 def test_every_epoch_holds_every_sample_once_in_another_order(shards):
@@ -155,7 +153,7 @@ def test_targets_of_a_wrong_shape_are_refused(shape):
 
 
 def test_examples_that_contradict_the_json_are_refused():
-    meta = json.loads(bytes(random_samples(1)[0].members["json"]))
+    meta = decode_json(random_samples(1)[0].members["json"])
     meta["examples"][0]["num_frames"] += 1
     with pytest.raises(ContractError, match="do not fit its json"):
         read_episode(altered(examples=meta["examples"]), CODEC, where="x.tar")
@@ -170,3 +168,11 @@ def test_a_sample_without_examples_is_an_episode():
     sample = random_samples(1)[0]
     empty = Sample(sample.key, altered(examples=[]).members | {"examples.npy": encode_npy(np.zeros((4, 0), np.uint16))})
     assert read_episode(empty, CODEC, where="x.tar").examples_KT == []
+
+
+def test_shards_of_another_split_are_refused(tmp_path):
+    paths = write_pack(tmp_path, "train", random_samples(3))
+    PackedShards(paths, CODEC).check_train()
+    val = write_pack(tmp_path, "val", [toys.altered(random_samples(1)[0], split="val")])
+    with pytest.raises(ContractError, match=r"val-000000\.tar: holds the split val"):
+        PackedShards([*paths, *val], CODEC).check_train()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
 from pipeline.errors import ContractError
 from tests.train import toys
 from tests.train.test_data import CODEC
-from train import evaluate, run
+from train import checkpoint, evaluate, run
 from train.data import PackedShards
 from train.params import EvaluateParams
 
@@ -94,7 +96,7 @@ class PitchEmbedder:
 
     sample_rate_hz = 16_000
     dim = 8
-    stamp = {"model": "pitch"}  # noqa: RUF012
+    stamp = {"model": "pitch", "weights_sha256": "ab"}  # noqa: RUF012
 
     def embed_audio(self, waves_N):
         return np.stack([np.eye(8, dtype=np.float32)[int(wave_N[0] * 8)] for wave_N in waves_N])
@@ -104,42 +106,150 @@ class PitchEmbedder:
 
 
 class LevelCodec:
-    """The first code of a clip is its level."""
+    """The last code of a clip is its level."""
 
     sample_rate_hz = 16_000
+    frame_rate_hz = 50.0
 
     def decode(self, codes_KT):
-        return np.full(320, codes_KT[0, 0] / 8, np.float32)
+        return np.full(320 * codes_KT.shape[1], codes_KT[0, -1] / 8, np.float32)
 
 
-def level_samples(levels):
-    clips = [np.full((4, 3), level) for level in levels]
-    return [
+def level_samples(levels, strategy):
+    """Clips of three frames, of which the last bears another level."""
+    clips = [np.repeat([[level, level, 7]], 4, axis=0) for level in levels]
+    samples = [
         toys.packed_sample(f"level-{n}", target_KT=clip, examples_KT=[], prompts=[str(level)], codec=toys.stamp())
         for n, (level, clip) in enumerate(zip(levels, clips, strict=True))
     ]
+    return [toys.altered(sample, strategy=strategy) for sample in samples]
 
 
-@pytest.fixture
-def levels(tmp_path):
-    """Four targets of levels 1 to 4 and generated wavs, of which the last has a wrong level."""
-    shards = PackedShards(toys.write_pack(tmp_path / "pack", "test", level_samples([1, 2, 3, 4])), CODEC)
-    (tmp_path / "samples").mkdir()
+def level_episodes(folder, strategy=None):
+    """Four targets of levels 1 to 4 and generated wavs of two frames, of which the last has a wrong level."""
+    samples = level_samples([1, 2, 3, 4], strategy or {"name": "random"})
+    shards = PackedShards(toys.write_pack(folder / "pack", "test", samples), CODEC)
+    (folder / "samples").mkdir()
     for n, level in enumerate([1, 2, 3, 7]):
-        soundfile.write(tmp_path / "samples" / f"level-{n}.wav", np.full(320, level / 8 + 0.01), 16_000)
-    return tmp_path, [shards[i] for i in range(4)]
+        soundfile.write(folder / "samples" / f"level-{n}.wav", np.full(640, level / 8 + 0.01), 16_000)
+    return [shards[i] for i in range(4)]
 
 
-def test_clap_score_stands_between_its_anchors(levels):
-    folder, episodes = levels
-    scores = evaluate.clap_scores(folder, episodes, codec=LevelCodec(), embedder=PitchEmbedder(), seed=0)
+def score_levels(folder, episodes):
+    return evaluate.clap_scores(folder, episodes, codec=LevelCodec(), embedder=PitchEmbedder(), seed=0)
+
+
+def test_clap_score_stands_between_its_anchors(tmp_path):
+    scores = score_levels(tmp_path, level_episodes(tmp_path))
     assert scores["num_samples"] == 4
-    assert scores["anchor_real_audio"] == 1.0
     assert scores["generated"] == 0.75
     assert scores["anchor_shuffled_captions"] == 0.0
 
 
-def test_no_wav_of_the_targets_is_an_error(levels, tmp_path):
-    folder, episodes = levels
+def test_real_audio_is_cut_to_the_length_of_the_generated(tmp_path):
+    assert score_levels(tmp_path, level_episodes(tmp_path))["anchor_real_audio"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("strategy", "circular"),
+    [
+        ({"name": "semantic", "embedder": {"model": "pitch", "weights_sha256": "ab"}}, True),
+        ({"name": "semantic", "embedder": {"model": "other", "weights_sha256": "cd"}}, False),
+        ({"name": "semantic", "embedder": {"model": "other"}}, None),
+        ({"name": "semantic"}, None),
+    ],
+)
+def test_clap_score_is_circular_where_the_same_embedder_chose_the_examples(tmp_path, strategy, circular):
+    assert score_levels(tmp_path, level_episodes(tmp_path, strategy))["circular"] is circular
+
+
+def test_no_wav_of_the_targets_is_an_error(tmp_path):
+    episodes = level_episodes(tmp_path)
     with pytest.raises(ContractError, match="no wav of these targets"):
-        evaluate.clap_scores(folder / "pack", episodes, codec=LevelCodec(), embedder=PitchEmbedder(), seed=0)
+        score_levels(tmp_path / "pack", episodes)
+
+
+def failing(root, *more, capsys):
+    """Exit code and the one line on stderr."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        evaluate_toy(root, *more)
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1, text
+    return left.value.code, text
+
+
+def test_another_base_of_the_same_shape_is_refused(trained, capsys):
+    toys.save_musicgen(trained / "checkpoints/other", seed=1)
+    code, text = failing(trained, "--set", "models.generator=other", capsys=capsys)
+    assert code == 1
+    assert "trained on musicgen@sha256:" in text
+    assert "models.generator is other@sha256:" in text
+
+
+def test_an_empty_test_set_is_one_line(trained, capsys):
+    shutil.rmtree(trained / "shards/test")
+    toys.write_empty_pack(trained / "shards/test", "test")
+    code, text = failing(trained, capsys=capsys)
+    assert code == 1
+    assert "not one sample" in text
+
+
+@pytest.fixture
+def generated(trained):
+    """Silence instead of generated audio, and models to score it with; the packed codes name another codec."""
+    toys.save_encodec(trained / "checkpoints/encodec")
+    toys.save_encodec(trained / "checkpoints/clap")
+    stamp = toys.stamp() | {"weights_sha256": "0" * 64}
+    samples = [toys.altered(sample, codec=stamp) for sample in toys.random_samples(2, seed=1)]
+    toys.write_pack(trained / "shards/test", "test", samples)
+    (trained / "made/samples").mkdir(parents=True)
+    soundfile.write(trained / "made/samples" / f"{samples[0].key}.wav", np.zeros(640), 16_000)
+    return trained
+
+
+MADE = ("--generated", "made", "--set", "models.embedder=clap")
+
+
+def test_codes_of_another_codec_of_the_same_shape_are_refused_before_any_work(generated, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "score", lambda *_: pytest.fail("works first"))
+    code, text = failing(generated, *MADE, capsys=capsys)
+    assert code == 1
+    assert "test-000000.tar" in text
+    assert "000000000000" in text
+    assert "encodec@sha256:" in text
+
+
+def test_a_folder_without_wavs_is_refused_before_any_work(generated, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "score", lambda *_: pytest.fail("works first"))
+    shutil.rmtree(generated / "made/samples")
+    code, text = failing(generated, *MADE, capsys=capsys)
+    assert code == 1
+    assert "run train.generate" in text
+
+
+def test_a_lost_result_is_only_put_in_place_again(trained, monkeypatch, capsys):
+    first = evaluate_toy(trained)
+    shutil.rmtree(trained / "runs/evaluate/toy")
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "score", lambda *_: pytest.fail("works again"))
+        assert evaluate_toy(trained) == first
+    assert "finished before" in capsys.readouterr().err
+    evaluate_toy(trained, "--set", "evaluate.seed=1")
+    assert "finished before" not in capsys.readouterr().err
+
+
+def test_a_result_tells_what_it_was_made_from(trained):
+    evaluate_toy(trained)
+    told = yaml.safe_load((trained / "runs/evaluate/toy/config.yaml").read_text())
+    assert told["base"].startswith("musicgen@sha256:")
+    assert told["device"] == "cpu"
+    assert {"torch", "transformers", "peft"} <= set(told["packages"])
+
+
+def test_a_name_under_way_is_refused_before_any_work(trained, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "score", lambda *_: pytest.fail("works first"))
+    with checkpoint.claim(trained / "runs/.work/evaluate/toy"):
+        code, text = failing(trained, capsys=capsys)
+    assert code == 1
+    assert "another process" in text

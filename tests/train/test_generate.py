@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
 from pipeline.data.shards import ShardFile, decode_npy
+from pipeline.models.base import weights_digest
 from tests.train import toys
-from train import generate, run
+from train import checkpoint, generate, run
 
 
 @pytest.fixture
@@ -19,6 +22,14 @@ def trained(project):
     toys.save_encodec(project / "checkpoints/encodec")
     run.main(["--root", str(project), "--shards", str(project / "shards/train"), "--name", "toy"])
     return project
+
+
+def failing(arguments, capsys):
+    """Exit code and the one line on stderr."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        generate.main(arguments)
+    return left.value.code, capsys.readouterr().err
 
 
 def arguments(root, *more):
@@ -79,3 +90,95 @@ def test_an_unknown_run_is_named(project, capsys):
         generate.main(["--root", str(project), "--run", "none", "--shards", str(project / "shards/test")])
     assert left.value.code == 1
     assert "no finished run" in capsys.readouterr().err
+
+
+def test_another_base_of_the_same_shape_is_refused(trained, capsys):
+    toys.save_musicgen(trained / "checkpoints/other", seed=1)
+    code, text = failing(arguments(trained, "--set", "models.generator=other"), capsys)
+    assert (code, text.count("\n")) == (1, 1)
+    assert "trained on musicgen@sha256:" in text
+    assert "models.generator is other@sha256:" in text
+
+
+def test_the_same_base_under_another_name_is_taken(trained):
+    (trained / "checkpoints/renamed").symlink_to(trained / "checkpoints/musicgen")
+    generate.main(arguments(trained, "--limit", "1", "--set", "models.generator=renamed"))
+    assert len(list((trained / "runs/generate/toy/samples").iterdir())) == 1
+
+
+def test_codes_of_another_codec_of_the_same_shape_are_refused(trained, capsys):
+    ours = toys.stamp() | {"weights_sha256": weights_digest(trained / "checkpoints/encodec")}
+    other = toys.stamp() | {"weights_sha256": "0" * 64}
+    first, second = toys.random_samples(2)
+    toys.write_pack(trained / "shards/test", "test", [toys.altered(first, codec=ours)])
+    generate.main(arguments(trained))
+    samples = [toys.altered(first, codec=ours), toys.altered(second, codec=other)]
+    toys.write_pack(trained / "shards/test", "test", samples, per_shard=1)
+    code, text = failing(arguments(trained), capsys)
+    assert (code, text.count("\n")) == (1, 1)
+    assert "test-000001.tar" in text
+    assert "000000000000" in text
+    assert "encodec@sha256:" in text
+
+
+def test_an_empty_test_set_is_one_line(trained, capsys):
+    shutil.rmtree(trained / "shards/test")
+    toys.write_empty_pack(trained / "shards/test", "test")
+    code, text = failing(arguments(trained), capsys)
+    assert (code, text.count("\n")) == (1, 1)
+    assert "not one sample" in text
+
+
+def files_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_lost_result_is_only_put_in_place_again(trained, monkeypatch, capsys):
+    generate.main(arguments(trained))
+    before = files_of(trained / "runs/generate/toy")
+    shutil.rmtree(trained / "runs/generate/toy")
+    with monkeypatch.context() as patch:
+        patch.setattr(generate, "write_samples", lambda *_, **__: pytest.fail("works again"))
+        generate.main(arguments(trained))
+    assert "finished before" in capsys.readouterr().err
+    assert files_of(trained / "runs/generate/toy") == before
+
+
+@pytest.mark.parametrize("change", ["generate.seed=1", "models.codec=other"])
+def test_other_settings_work_anew(trained, change, capsys):
+    toys.save_encodec(trained / "checkpoints/other", seed=1)
+    generate.main(arguments(trained))
+    before = files_of(trained / "runs/generate/toy")
+    generate.main(arguments(trained, "--set", change))
+    assert "finished before" not in capsys.readouterr().err
+    after = files_of(trained / "runs/generate/toy")
+    assert all(before[name] != after[name] for name in before if name.endswith(".wav"))
+
+
+def test_other_weights_of_the_run_work_anew(trained, capsys):
+    generate.main(arguments(trained))
+    path = trained / "runs/toy/adapter/adapter_model.safetensors"
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data[:-4] + bytes(4))
+    capsys.readouterr()
+    generate.main(arguments(trained))
+    assert "finished before" not in capsys.readouterr().err
+
+
+def test_a_result_tells_what_it_was_made_from(trained):
+    generate.main(arguments(trained))
+    told = yaml.safe_load((trained / "runs/generate/toy/config.yaml").read_text())
+    assert told["base"] == f"musicgen@sha256:{weights_digest(trained / 'checkpoints/musicgen')}"
+    assert told["models"]["codec"] == f"encodec@sha256:{weights_digest(trained / 'checkpoints/encodec')}"
+    assert told["device"] == "cpu"
+    assert {"torch", "transformers", "peft"} <= set(told["packages"])
+    assert str(trained) not in str(told)
+
+
+def test_a_name_under_way_is_refused_before_any_work(trained, monkeypatch, capsys):
+    monkeypatch.setattr("train.icl.adapter.load_trained", lambda *_, **__: pytest.fail("works first"))
+    with checkpoint.claim(trained / "runs/.work/generate/toy"):
+        code, text = failing(arguments(trained), capsys)
+    assert (code, text.count("\n")) == (1, 1)
+    assert "another process" in text

@@ -11,6 +11,7 @@ import torch
 
 from pipeline.errors import ContractError
 from tests.train.toys import random_samples
+from train import loop
 from train.data import collate, read_episode
 from train.icl.adapter import make_trainable
 from train.icl.loss import mean_loss
@@ -80,9 +81,9 @@ def test_a_bad_step_is_skipped_and_counted(model, batches, tmp_path):
     mend()
     assert not result.finite
     assert all(torch.equal(before[name], value) for name, value in trainer.trainable.items())
-    assert (trainer.position.step, trainer.position.bad_steps, trainer.position.bad_in_a_row) == (2, 1, 1)
+    assert (trainer.position.step, trainer.position.num_bad_steps, trainer.position.num_bad_in_a_row) == (2, 1, 1)
     assert trainer.step(batches[:1]).finite
-    assert (trainer.position.bad_steps, trainer.position.bad_in_a_row) == (1, 0)
+    assert (trainer.position.num_bad_steps, trainer.position.num_bad_in_a_row) == (1, 0)
 
 
 def test_bad_steps_in_a_row_stop_the_run_and_are_logged(model, batches, tmp_path):
@@ -127,6 +128,14 @@ def test_the_log_forgets_what_came_after_the_checkpoint(tmp_path, capsys):
     log.close()
     assert [line["step"] for line in read_log(path)] == [1, 2, 3, 4]
     assert "step 4, loss 0.5, 0 columns/s, data wait 0.0 %, ETA" in capsys.readouterr().err
+
+
+def test_the_log_is_on_disk_before_a_checkpoint_that_counts_on_it(model, batches, tmp_path, monkeypatch):
+    path, order = tmp_path / "log.jsonl", []
+    monkeypatch.setattr(loop, "sync", lambda synced: order.append((synced.name, len(read_log(path)))))
+    trainer = make_trainer(model, steps=4, checkpoint_every_steps=2)
+    run_loop(trainer, hooks(batches, save=lambda: order.append(("saved", len(read_log(path))))), path)
+    assert order == [("log.jsonl", 2), ("saved", 2), ("log.jsonl", 4), ("saved", 4)]
 
 
 def test_dropout_is_seeded_by_step():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.engine.params import section
-from pipeline.errors import ContractError, ParamsError
-from train.params import EvaluateParams, GenerateParams, TrainParams, most_examples, read_run
+from pipeline.errors import ParamsError
+from train.params import EvaluateParams, GenerateParams, TrainParams, most_examples
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,7 @@ from train.params import EvaluateParams, GenerateParams, TrainParams, most_examp
         ({"num_examples": []}, r"train\.num_examples: needs a number"),
         ({"num_examples": -1}, r"train\.num_examples: needs a number"),
         ({"lora_targets": "("}, r"train\.lora_targets: not a regular expression"),
+        ({"max_total_columns": 515}, r"train\.max_target_frames \(500\).* train\.max_total_columns \(515\)"),
         ({"method": "qlora"}, r"train\.method: .*'lora' or 'full'"),
         ({"learing_rate": 1e-3}, r"train\.learing_rate: no such setting; did you mean 'learning_rate'"),
     ],
@@ -38,8 +39,3 @@ def test_num_examples_is_a_number_or_a_list():
     fixed = section({"train": {"num_examples": 2}}, "train", TrainParams)
     drawn = section({"train": {"num_examples": [0, 3, 1]}}, "train", TrainParams)
     assert (most_examples(fixed), most_examples(drawn)) == (2, 3)
-
-
-def test_settings_of_a_run_that_is_not_there_are_asked_for(tmp_path):
-    with pytest.raises(ContractError, match=r"no finished run; `python -m train\.run --name semantic`"):
-        read_run(tmp_path / "semantic")

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.train.toys import random_samples, write_pack
+from tests.train.toys import random_samples, write_empty_pack, write_pack
 from train import run
-from train.params import read_run
+from train.inputs import read_run
 
 RUN_FILES = {"README.md", "adapter", "config.yaml", "metrics.json", "train_log.jsonl"}
 
@@ -42,10 +42,10 @@ def test_a_run_publishes_adapter_metrics_log_settings_and_card(project):
     assert {path.name for path in result.iterdir()} == RUN_FILES
     metrics = json.loads((result / "metrics.json").read_text())
     assert metrics["step"] == 6
-    assert metrics["validation"]["validation_episodes"] == 5
+    assert metrics["validation"]["num_validation_episodes"] == 5
     assert len((result / "train_log.jsonl").read_text().splitlines()) == 7
     settings = yaml.safe_load((project / "params.yaml").read_text())["train"]
-    kept = read_run(result)
+    kept = read_run(result).params
     assert all(getattr(kept, name) == value for name, value in settings.items() if name in ("steps", "lora_rank"))
     assert kept.num_examples == tuple(settings["num_examples"])
     card = (result / "README.md").read_text()
@@ -196,6 +196,27 @@ def test_an_empty_set_is_refused(project, capsys):
     code, text = failing(arguments(project, "--limit", "0"), capsys)
     assert code == 1
     assert "not one sample" in text
+
+
+def test_an_empty_validation_set_is_none_and_says_so(project, capsys):
+    empty = write_empty_pack(project / "shards/val", "val")
+    run.main(arguments(project, "--val", str(empty)))
+    assert capsys.readouterr().err.count("no sample to validate on") == 1
+    assert json.loads((project / "runs/toy/metrics.json").read_text())["validation"] is None
+
+
+@pytest.mark.parametrize(("num_examples", "said"), [("[0, 5]", 1), ("3", 0)])
+def test_more_examples_than_were_packed_are_told_once(project, num_examples, said, capsys):
+    run.main(arguments(project, "--set", f"train.num_examples={num_examples}"))
+    assert capsys.readouterr().err.count("train.num_examples asks for 5, these shards hold at most 3") == said
+
+
+def test_shards_are_looked_for_below_root_too(project, capsys):
+    run.main(["--root", str(project), "--shards", "shards/train/train-*.tar", "--name", "toy", "--dry-run"])
+    assert "on 3 shards" in capsys.readouterr().out
+    code, text = failing(["--root", str(project), "--shards", "shards/none-*.tar", "--name", "toy"], capsys)
+    assert (code, text.count("\n")) == (2, 1)
+    assert "shards/none-*.tar: no such tar" in text
 
 
 def test_help_needs_no_heavy_package():

@@ -18,7 +18,7 @@ from transformers import (
     T5Config,
 )
 
-from pipeline.data.shards import Sample, encode_json, encode_npy, write_folder_index, write_shard
+from pipeline.data.shards import Sample, decode_json, encode_json, encode_npy, write_folder_index, write_shard
 
 WORDS = ["amber", "basalt", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "juniper", "kelp", "loam"]
 
@@ -50,9 +50,9 @@ def codec_config(num_codebooks: int, codebook_size: int) -> EncodecConfig:
     )
 
 
-def save_encodec(folder: Path, *, num_codebooks: int = 4, codebook_size: int = 16) -> Path:
+def save_encodec(folder: Path, *, num_codebooks: int = 4, codebook_size: int = 16, seed: int = 0) -> Path:
     """Save a random EnCodec; its codebooks start at zero in transformers, so they are filled."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     network = EncodecModel(codec_config(num_codebooks, codebook_size))
     for layer in network.quantizer.layers:
         layer.codebook.embed.normal_()
@@ -114,13 +114,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def stamp(num_codebooks: int = 4, codebook_size: int = 16) -> dict[str, object]:
-    """Codec stamp of the codes that `save_musicgen`'s model reads."""
+    """Codec stamp of the codes that `save_musicgen`'s model reads; the weights are unknown."""
     return {
         "num_codebooks": num_codebooks,
         "codebook_size": codebook_size,
         "frame_rate_hz": 50.0,
         "sample_rate_hz": 16_000,
-        "weights_sha256": "0" * 64,
     }
 
 
@@ -162,6 +161,12 @@ def packed_sample(
     return Sample(key, members)
 
 
+def altered(sample: Sample, **changes: object) -> Sample:
+    """The same sample with other values in its json."""
+    meta = decode_json(sample.members["json"]) | changes
+    return Sample(sample.key, sample.members | {"json": encode_json(meta)})
+
+
 def random_samples(number: int, *, seed: int = 0, num_codebooks: int = 4, codebook_size: int = 16) -> list[Sample]:
     """Samples of random codes with 3 examples each and lengths that differ."""
     random = np.random.default_rng(seed)
@@ -187,6 +192,14 @@ def write_pack(folder: Path, split: str, samples: list[Sample], *, per_shard: in
     entries = [write_shard(path, samples[start : start + per_shard]) for path, start in zip(paths, starts, strict=True)]
     write_folder_index(folder, entries)
     return paths
+
+
+def write_empty_pack(folder: Path, split: str) -> Path:
+    """Write the tar of a split that got no sample, as `stages.pack` does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{split}-000000.tar"
+    write_folder_index(folder, [write_shard(path, [])])
+    return path
 
 
 def make_project(root: Path, *, train: dict[str, object], evaluate: dict[str, object] | None = None) -> Path:

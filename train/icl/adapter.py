@@ -18,13 +18,10 @@ from transformers import AutoTokenizer
 from pipeline.errors import ContractError, ParamsError
 from pipeline.models.base import find_checkpoint
 from pipeline.music.sequence import pad_id, separator_id
+from train.checkpoint import MODEL_FOLDER
 from train.icl.model import SEPARATOR_FILE, SEPARATOR_NAME, IclModel, load_model, load_network, separator_rows
+from train.inputs import Run
 from train.params import TrainParams
-
-ADAPTER_FOLDER = "adapter"
-"""Where a run with `method: lora` keeps its result."""
-MODEL_FOLDER = "model"
-"""Where a run with `method: full` keeps its result."""
 
 
 def make_trainable(model: IclModel, params: TrainParams) -> dict[str, nn.Parameter]:
@@ -130,22 +127,16 @@ def save_full(model: IclModel, folder: Path, *, source: str) -> None:
     save_file({SEPARATOR_NAME: separator_rows(model.network)}, folder / SEPARATOR_FILE)
 
 
-def load_trained(run_folder: Path, source: str, *, params: TrainParams, device: str = "cpu") -> IclModel:
+def load_trained(run: Run, source: str, *, device: str = "cpu") -> IclModel:
     """Load the result of a finished run, whichever method made it.
 
     Args:
-        run_folder: `runs/<name>`.
+        run: the run.
         source: the base model; read only for an adapter.
-        params: the run's own settings.
         device: torch device.
-
-    Raises:
-        ContractError: the folder holds no finished run.
     """
-    if (run_folder / MODEL_FOLDER).is_dir():
-        return load_model(str(run_folder / MODEL_FOLDER), params=params, device=device)
-    if not (run_folder / ADAPTER_FOLDER).is_dir():
-        raise ContractError(f"{run_folder}: no finished run; `python -m train.run --name {run_folder.name}` makes it")
-    model = load_model(source, params=params, device=device)
-    load_adapter(model, run_folder / ADAPTER_FOLDER)
+    if run.weights.name == MODEL_FOLDER:
+        return load_model(str(run.weights), params=run.params, device=device)
+    model = load_model(source, params=run.params, device=device)
+    load_adapter(model, run.weights)
     return model

@@ -37,27 +37,33 @@ class Sampling:
 
 
 class _Stream:
-    """One sequence under way: what it has read is in the cache, or read anew at every step."""
+    """One sequence under way; what it has read is in the cache.
 
-    def __init__(self, model: IclModel, prefix_KP: NDArray[np.int64], segments_P: NDArray[np.int64]) -> None:
+    Args:
+        model: in eval mode.
+        examples_KT: codes of the examples in prompt order.
+        prompts: one per example, then the target's.
+    """
+
+    def __init__(
+        self, model: IclModel, examples_KT: Sequence[NDArray[np.integer]], prompts: Sequence[str | None]
+    ) -> None:
+        K, size = model.codec.num_codebooks, model.codec.codebook_size
+        prefix_KP, segments_P = build_prefix(examples_KT, num_codebooks=K, codebook_size=size)
         self._model = model
         self.columns_BKS = torch.from_numpy(prefix_KP)[None].to(model.device)
         self._segments_BS = torch.from_numpy(segments_P)[None].to(model.device)
+        self._text = model.text.join([prompts])
+        self._states = model.project(self._text)
+        self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         self._num_read = 0
-
-    def open(self, prompts: Sequence[str | None], *, cached: bool) -> None:
-        """Encode the prompts of the segments and make room for the cache."""
-        self._text = self._model.text.join([prompts])
-        self._states = self._model.project(self._text)
-        self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache()) if cached else None
 
     def next_logits(self) -> Tensor:
         """Scores of the column after the last one, [K, V], float32 on the CPU."""
         new_BKS = self.columns_BKS[:, :, self._num_read :]
         mask = block_mask(self._segments_BS[:, self._num_read :], self._text.segments_BL, self._states.dtype)
         logits = self._model.decode(new_BKS, self._states, mask, self._cache)
-        if self._cache is not None:
-            self._num_read = self.columns_BKS.shape[2]
+        self._num_read = self.columns_BKS.shape[2]
         return logits[0, :, -1].float().cpu()
 
     def append(self, column_K: Tensor) -> None:
@@ -75,7 +81,6 @@ def generate_codes(
     prompts: Sequence[str | None],
     num_frames: int,
     sampling: Sampling,
-    cached: bool = True,
 ) -> NDArray[np.uint16]:
     """Generate the codes of one target.
 
@@ -88,15 +93,14 @@ def generate_codes(
         prompts: one per example, then the target's.
         num_frames: frames to generate.
         sampling: how codes are chosen.
-        cached: keep keys and values; False reads everything anew at each step, for tests.
 
     Returns:
         Codes [K, num_frames].
     """
     K, size = model.codec.num_codebooks, model.codec.codebook_size
-    streams = [_open_stream(model, examples_KT, prompts, cached=cached)]
+    streams = [_Stream(model, examples_KT, prompts)]
     if sampling.guidance_scale != 1.0:
-        streams.append(_open_stream(model, [], [None], cached=cached))
+        streams.append(_Stream(model, [], [None]))
     generator = torch.Generator().manual_seed(sampling.seed)
     valid_KS = torch.from_numpy(delay_mask(K, num_frames))
     num_prefix = streams[0].columns_BKS.shape[2]
@@ -107,20 +111,6 @@ def generate_codes(
         for stream in streams:
             stream.append(column_K)
     return undelay(streams[0].columns_BKS[0, :, num_prefix:].cpu().numpy())
-
-
-def _open_stream(
-    model: IclModel,
-    examples_KT: Sequence[NDArray[np.integer]],
-    prompts: Sequence[str | None],
-    *,
-    cached: bool,
-) -> _Stream:
-    K, size = model.codec.num_codebooks, model.codec.codebook_size
-    prefix_KP, segments_P = build_prefix(examples_KT, num_codebooks=K, codebook_size=size)
-    stream = _Stream(model, prefix_KP, segments_P)
-    stream.open(prompts, cached=cached)
-    return stream
 
 
 def _guide(logits: Sequence[Tensor], scale: float) -> Tensor:

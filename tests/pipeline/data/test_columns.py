@@ -30,3 +30,9 @@ def test_join_fails_on_an_unknown_key_or_another_order(tmp_path: Path, keys: str
     paths = [column(tmp_path, "one", "ab"), column(tmp_path, "two", keys)]
     with pytest.raises(ContractError, match=r"two\.tar"):
         list(join_columns(paths))
+
+
+def test_join_checks_the_order_also_when_the_limit_is_the_whole_shard(tmp_path: Path):
+    paths = [column(tmp_path, "one", "ab"), column(tmp_path, "two", "ba")]
+    with pytest.raises(ContractError, match="out of order"):
+        list(join_columns(paths, 2))

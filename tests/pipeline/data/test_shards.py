@@ -190,3 +190,17 @@ def test_expand_shards_reads_braces_globs_folders_and_lists(tmp_path: Path):
     for nothing in ("train-{000000..000099}.tar", "other-*.tar", "none.tar"):
         with pytest.raises(ParamsError, match="no such tar"):
             shards.expand_shards(f"{tmp_path}/{nothing}")
+
+
+def test_jsonl_survives_letters_that_look_like_line_ends(tmp_path: Path):
+    values = [{"lyrics": "one\u2028two\u0085three"}, {"n": 2}]
+    (tmp_path / "a.jsonl").write_bytes(shards.encode_jsonl(values))
+    assert shards.read_jsonl(tmp_path / "a.jsonl") == values
+    with pytest.raises(ContractError, match="cannot be read"):
+        shards.read_jsonl(tmp_path / "none.jsonl")
+
+
+def test_an_index_that_was_written_anew_is_read_anew(tmp_path: Path):
+    for num in (2, 3):
+        shards.write_folder_index(tmp_path, [write_shard(tmp_path / "a.tar", some_samples(num))])
+        assert len(ShardFile(tmp_path / "a.tar")) == num

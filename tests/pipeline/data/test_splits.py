@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.splits import SplitClip, assign_splits, join_groups, read_splits
+from pipeline.data.splits import SplitClip, assign_splits, join_groups, join_within_reason, read_splits
 from pipeline.errors import ContractError
 
 LEVELS = st.dictionaries(st.sampled_from(["video", "artist", "song"]), st.sampled_from("abcdefgh"), max_size=3)
@@ -76,3 +76,25 @@ def test_read_splits_names_the_missing_file(tmp_path: Path):
         read_splits(tmp_path / "split.json")
     (tmp_path / "split.json").write_text(json.dumps({"split": {"k": "val"}, "group": {"k": "k"}}))
     assert read_splits(tmp_path / "split.json").split == {"k": "val"}
+
+
+def test_the_only_artist_of_a_collection_does_not_swallow_it():
+    clips = [SplitClip(f"k{n:02d}", {"artist": "me", "track": str(n // 2)}, None) for n in range(20)]
+    assert len(set(join_groups(clips).values())) == 1
+    joined, left_out = join_within_reason(clips, max_group_share=0.5)
+    assert left_out == {"artist": 20}
+    assert len(set(joined.values())) == 10
+    assert set(assign_splits(clips, held_out_share=0.1, seed=0, max_group_share=0.5).split.values()) > {"train"}
+
+
+def test_a_large_group_of_one_recording_is_never_parted():
+    clips = [SplitClip(f"k{n}", {"track": "one"}, None) for n in range(9)]
+    assert join_within_reason(clips, max_group_share=0.1) == (join_groups(clips), {})
+
+
+def test_a_clip_that_split_does_not_know_is_named(tmp_path: Path):
+    (tmp_path / "split.json").write_text(json.dumps({"split": {}, "group": {}}))
+    table = read_splits(tmp_path / "split.json")
+    for look_up in (table.split_of, table.group_of):
+        with pytest.raises(ContractError, match=r"k: not in split\.json"):
+            look_up("k")

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from pipeline.data import storage
-from pipeline.errors import ContractError
+from pipeline.errors import ContractError, TransientError
 
 
 def folder_with(path: Path, text: str) -> Path:
@@ -54,3 +55,37 @@ def test_a_folder_that_cannot_be_written_is_a_contract_error(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ContractError, match="cannot be written"):
         storage.write_bytes(tmp_path / "file" / "below", b"x")
+
+
+def test_an_error_of_another_file_keeps_its_own_name(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="elsewhere"), storage.atomic_path(tmp_path / "a"):
+        (tmp_path / "elsewhere").read_bytes()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "error"), [(errno.ENOSPC, TransientError), (errno.EIO, ContractError)])
+def test_a_full_disk_may_be_tried_again(tmp_path: Path, number: int, error: type[Exception]):
+    with pytest.raises(error), storage.atomic_path(tmp_path / "a"):
+        raise OSError(number, "trouble")
+
+
+def test_walk_follows_links_and_survives_loops(tmp_path: Path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "b").touch()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "a").touch()
+    (tmp_path / "own" / "linked").symlink_to(tmp_path / "other")
+    (tmp_path / "own" / "loop").symlink_to(tmp_path / "own")
+    (tmp_path / "own" / "dangling").symlink_to(tmp_path / "gone")
+    os.mkfifo(tmp_path / "own" / "pipe.wav")
+    found = [str(path.relative_to(tmp_path / "own")) for path in storage.walk_files(tmp_path / "own")]
+    assert found == ["a", "linked/b"]
+
+
+def test_half_an_old_folder_is_never_brought_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    final, retired = folder_with(tmp_path / "out", "new"), folder_with(tmp_path / "retired", "old")
+    monkeypatch.setattr(storage.shutil, "rmtree", lambda *_, **__: None)  # killed while deleting
+    storage.recover_folder(final, retired)
+    final.rename(tmp_path / "deleted by dvc")
+    storage.recover_folder(final, retired)
+    assert not final.exists()

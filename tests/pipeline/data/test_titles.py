@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.titles import fold_title
+from pipeline.data.titles import fold_title, tag_groups
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,14 @@ def test_a_title_of_brackets_alone_keeps_its_letters():
 @given(st.text(max_size=40))
 def test_folding_twice_changes_nothing(title: str):
     assert fold_title(fold_title(title)) == fold_title(title)
+
+
+def test_tags_tell_groups_and_empty_ones_tell_none():
+    tags = {"title": "Song (live)", "artist": "A. Singer", "album": "First", "lyrics": "la"}
+    assert tag_groups(tags) == {
+        "song": "title:song",
+        "song_in_english": "title:song",
+        "artist": "name:asinger",
+        "album": "name:asinger/first",
+    }
+    assert tag_groups({"title": "!!!"}) == tag_groups({}) == {}

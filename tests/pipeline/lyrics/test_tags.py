@@ -60,3 +60,9 @@ def test_every_real_file_has_tags_or_none(real_data: Path):
     assert len(paths) > 100
     for path in paths:
         assert all(isinstance(value, str) and value for value in read_tags(path).values())
+
+
+def test_the_last_phrase_sounds_only_where_it_begins():
+    phrases = parse_lyrics("[00:05.00]the only line")
+    assert [p["text"] for p in phrases_in_span(phrases, 0.0, 10.0)] == ["the only line"]
+    assert phrases_in_span(phrases, 10.0, 20.0) == []

@@ -45,14 +45,16 @@ def test_find_checkpoint_says_what_is_missing(hub, source):
     assert "\n" not in str(caught.value)
 
 
-def test_weights_digest_depends_on_weights_only(tmp_path):
+def test_weights_digest_depends_on_what_is_loaded(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     first = weights_digest(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "README.md").write_text("not read")
     (tmp_path / "pytorch_model.bin").write_bytes(b"the same in an older format, never read")
     assert weights_digest(str(tmp_path)) == first
+    (tmp_path / "config.json").write_text("{}")
+    second = weights_digest(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"others")
-    assert weights_digest(tmp_path) != first
+    assert len({first, second, weights_digest(tmp_path)}) == 3
 
 
 def test_weights_digest_of_a_file(tmp_path):

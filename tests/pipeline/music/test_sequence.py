@@ -105,18 +105,28 @@ def test_blanked_examples_are_never_labels():
 
 
 @settings(deadline=None)
-@given(episodes(), st.integers(1, 5), st.integers(1, 5), st.integers(12, 60))
+@given(episodes(), st.integers(1, 5), st.integers(1, 5), st.integers(5, 60))
 def test_budgets_hold_and_the_nearest_examples_stay(episode, example_frames, target_frames, total):
     examples, target = episode
     kept, cut = cut_to_budget(examples, target, Budget(example_frames, target_frames, total))
     lengths = [clip.shape[1] for clip in [*kept, cut]]
-    assert cut.shape[1] == min(target.shape[1], target_frames)
-    assert not kept or num_columns(lengths, target.shape[0]) <= total
+    assert cut.shape[1] == min(target.shape[1], target_frames, total - target.shape[0] + 1)
+    assert num_columns(lengths, target.shape[0]) <= total
     for given_clip, kept_clip in zip(examples[len(examples) - len(kept) :], kept, strict=True):
         assert np.array_equal(kept_clip, given_clip[:, :example_frames])
     if len(kept) < len(examples):
         longer = [min(examples[-len(kept) - 1].shape[1], example_frames), *lengths]
         assert num_columns(longer, target.shape[0]) > total
+
+
+def test_a_target_alone_is_cut_to_the_columns_there_are():
+    kept, cut = cut_to_budget([], np.zeros((4, 9), np.uint16), Budget(5, 9, 10))
+    assert (kept, cut.shape) == ([], (4, 7))
+
+
+def test_a_budget_without_room_for_one_frame_is_refused():
+    with pytest.raises(ValueError, match="no room for a frame of 4 codebooks"):
+        cut_to_budget([], np.zeros((4, 9), np.uint16), Budget(5, 9, 3))
 
 
 def test_default_budgets_fit_five_full_examples():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.retrieval.audit import find_leak
+from pipeline.retrieval.audit import find_leak, find_near_duplicate
 from pipeline.retrieval.filters import Target, allowed_rows
 from pipeline.retrieval.index import ExactIndex, Pool, joint_queries, joint_vectors, stack_unit
 from pipeline.retrieval.strategies import Picks, random_picker, semantic_picker
@@ -22,7 +22,12 @@ def unit(rng: np.random.Generator, rows: int, dim: int = 8) -> Float32:
 def toy_pool(rows: int = 60) -> Pool:
     rng = np.random.default_rng(0)
     keys = [f"k{n:03d}" for n in range(rows)]
-    return Pool(keys, [f"g{n // 3}" for n in range(rows)], unit(rng, rows), unit(rng, rows))
+    groups = {f"g{n}": list(range(3 * n, min(3 * n + 3, rows))) for n in range(-(-rows // 3))}
+    return Pool(keys, groups, unit(rng, rows), unit(rng, rows))
+
+
+def group_of(row: int) -> str:
+    return f"g{row // 3}"
 
 
 def pickers(pool: Pool, near_duplicate_cosine: float = 0.98) -> dict[str, Callable[[Target], Picks]]:
@@ -33,7 +38,7 @@ def pickers(pool: Pool, near_duplicate_cosine: float = 0.98) -> dict[str, Callab
 
 
 def target_of(pool: Pool, row: int) -> Target:
-    return Target(pool.keys[row], pool.groups[row], pool.text_MD[row], pool.audio_MD[row])
+    return Target(pool.keys[row], group_of(row), pool.text_MD[row], pool.audio_MD[row])
 
 
 @pytest.mark.parametrize("strategy", ["random", "semantic"])
@@ -44,7 +49,7 @@ def test_no_pick_shares_a_group_or_comes_twice(strategy: str):
         target = target_of(pool, row)
         rows = [picked for picked, _ in pick(target)]
         assert len(set(rows)) == 5
-        assert all(pool.groups[picked] != target.group for picked in rows)
+        assert all(group_of(picked) != target.group for picked in rows)
 
 
 def test_semantic_picks_equal_a_plain_search():
@@ -53,7 +58,7 @@ def test_semantic_picks_equal_a_plain_search():
     for row in range(0, 60, 7):
         target = target_of(pool, row)
         scores = 0.5 * pool.text_MD @ target.query_D + 0.5 * pool.audio_MD @ target.query_D
-        allowed = [n for n in np.argsort(-scores) if pool.groups[n] != target.group][:5]
+        allowed = [n for n in np.argsort(-scores) if group_of(int(n)) != target.group][:5]
         picks = pick(target)
         assert [n for n, _ in picks] == allowed
         assert np.allclose([score for _, score in picks], scores[allowed], atol=1e-6)
@@ -131,3 +136,12 @@ GROUP = {"t": "t", "a": "a", "b": "b", "v": "v", "s": "t"}
 def test_the_audit_finds_every_planted_leak(target: str, examples: list[str], leak: str | None):
     found = find_leak([("b", ["a"]), (target, examples)], split=SPLIT, group=GROUP)
     assert (found is None) if leak is None else (found is not None and leak in found and target in found)
+
+
+def test_the_audit_finds_an_example_that_sounds_like_its_target():
+    rng = np.random.default_rng(3)
+    audio = unit(rng, 4).astype(np.float16)
+    assert find_near_duplicate(audio, near_duplicate_cosine=0.98) is None
+    audio[2] = 0.5 * audio[0]
+    assert find_near_duplicate(audio, near_duplicate_cosine=0.98) == 1
+    assert find_near_duplicate(audio[:1], near_duplicate_cosine=0.98) is None

@@ -59,8 +59,9 @@ def test_wrong_input_is_named(tmp_path: Path):
         tracks(tmp_path / "nowhere")
     with pytest.raises(ContractError, match="no column ytid"):
         tracks(corpus(tmp_path / "other", ["a,b"], head="a,b"))
-    with pytest.raises(ContractError, match=r"row 1 \(abcdefghijk\)"):
-        tracks(corpus(tmp_path / "bad", ["abcdefghijk,0,10,/m/1,[oops,Text,3,False,False"]))
+    (bad, short) = tracks(corpus(tmp_path / "bad", ["abcdefghijk,0,10,/m/1,[oops,Text,3,False,False", "abcdefghijl,0"]))
+    assert bad.fault.startswith("row 1")
+    assert short.fault.startswith("row 2")
     folder = corpus(tmp_path / "latin")
     (folder / "musiccaps-public.csv").write_bytes(b"ytid\xff\xfe\n")
     with pytest.raises(ContractError, match="UTF-8"):
@@ -78,3 +79,20 @@ def test_the_real_csv_is_read_whole(real_data: Path):
         assert len(found) == len(list(csv.DictReader(file))) == 5521
     assert sum(track.official_split == "test" for track in found) == 2858
     assert all(track.captions[0]["text"] and track.aspects for track in found)
+
+
+def test_audio_wins_over_a_picture_of_the_same_name(tmp_path: Path):
+    folder = corpus(tmp_path / "mc")
+    for ending in ("jpg", "info.json", "wav"):
+        (folder / "audio" / f"_a234567890.{ending}").touch()
+    assert tracks(folder)[1].path == folder / "audio" / "_a234567890.wav"
+
+
+def test_an_id_that_comes_twice_and_audio_elsewhere_are_named(tmp_path: Path):
+    with pytest.raises(ContractError, match="comes twice"):
+        tracks(corpus(tmp_path / "twice", [ROWS[1], ROWS[1]]))
+    folder = corpus(tmp_path / "mc")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "_a234567890.wav").touch()
+    with pytest.raises(ParamsError, match="does not lie below its root"):
+        tracks(folder, audio=str(tmp_path / "elsewhere"))

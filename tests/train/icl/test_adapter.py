@@ -18,6 +18,7 @@ from train.data import collate
 from train.icl.adapter import load_adapter, load_trained, make_trainable, save_adapter, save_full
 from train.icl.loss import mean_loss
 from train.icl.model import load_model
+from train.inputs import Run
 from train.params import TrainParams
 
 LORA = TrainParams(lora_rank=4, lora_targets="all")
@@ -122,15 +123,10 @@ def test_full_checkpoint_loads_in_stock_transformers_and_keeps_the_separator(mod
     old = MusicgenForConditionalGeneration.from_pretrained(musicgen)
     for name, value in stock.audio_encoder.state_dict().items():
         assert torch.equal(value, old.audio_encoder.state_dict()[name])
-    other = load_trained(tmp_path, str(musicgen), params=full)
+    other = load_trained(Run(tmp_path, full, "toy@sha256:0", tmp_path / "model"), "not read")
     assert torch.equal(run(other, toy_episodes(other))[1], run(model, toy_episodes(model))[1])
 
 
 def test_an_adapter_for_another_model_is_refused(model, tmp_path):
     with pytest.raises(ContractError, match="no adapter for this base model"):
         load_adapter(model, tmp_path)
-
-
-def test_a_run_that_is_not_finished_is_named(musicgen, tmp_path):
-    with pytest.raises(ContractError, match="no finished run"):
-        load_trained(tmp_path / "semantic", str(musicgen), params=TrainParams())
