@@ -138,7 +138,7 @@ def run_job(job: Job, engine: EngineParams, *, dry_run: bool = False) -> dict[st
         recover_folder(job.out, job.work / "retired")
         done_folder.mkdir(parents=True, exist_ok=True)
         for part in done_folder.glob(".*.part"):
-            part.unlink()  # what a killed worker had in hand
+            part.unlink(missing_ok=True)  # what a killed worker had in hand
         todo = [task for task in job.tasks if not _is_done(done_folder, task)]
         # One GPU has room for one worker's models.
         workers = 1 if job.models.get("device") == "cuda" else min(engine.workers, len(todo))

@@ -6,14 +6,16 @@ pitch classes from C.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
-import librosa
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.music.audio import resample
+from pipeline.music.compiled import import_librosa
 from pipeline.music.loudness import loudness_range
+
+librosa: Any = import_librosa()
 
 TONICS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 

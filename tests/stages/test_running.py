@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -255,3 +258,33 @@ def test_debug_adds_the_traceback(copy_of_chain: Path):
     assert ran.returncode == 1
     assert "Traceback" in ran.stderr
     assert ran.stderr.splitlines()[-1].startswith("python -m stages.encode: ")
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_stage_killed_at_any_moment_ends_in_the_same_bytes(copy_of_chain: Path, chain: Path, workers: int):
+    for folder in (copy_of_chain / "shards/describe", copy_of_chain / "shards/.work/describe"):
+        shutil.rmtree(folder)
+    seed = int(os.environ.get("SETLIST_KILL_SEED", random.SystemRandom().randrange(10**6)))
+    print(f"to repeat: SETLIST_KILL_SEED={seed}")
+    draw = random.Random(seed)
+    flags = ["--root", str(copy_of_chain), "--workers", str(workers)]
+    kills = 0
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stages.describe", *flags],
+            cwd=REPOSITORY,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(draw.uniform(0.1, 2.0))
+        if process.poll() is None:
+            # The command alone, as the kernel does when memory is short: its workers must not outlive it.
+            process.kill()
+            kills += 1
+        process.wait()
+    assert kills
+    ran = command("describe", "--workers", str(workers), root=copy_of_chain)
+    assert ran.returncode == 0, ran.stderr
+    assert content(copy_of_chain / "shards/describe") == content(chain / "shards/describe")
+    assert not list((copy_of_chain / "shards/.work/describe").rglob("*.part"))
