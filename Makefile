@@ -29,10 +29,10 @@ demo-full: install             # the same at length: 400 clips, ten times the st
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 
 test: install                  # what every change must pass
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: install              # adds the long ones
-	SETLIST_KILLS=8 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not hub and not bench"
+	SETLIST_KILLS=8 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu and not hub and not bench"
 
 check: install
 	$(BIN)/ruff format --check .

@@ -168,7 +168,7 @@ def test_a_killed_repro_with_four_workers_ends_in_the_same_bytes(finished: Path,
     kills = 0
     for _ in range(int(os.environ.get("SETLIST_KILLS", "3"))):
         process = start_repro(project)
-        time.sleep(draw.uniform(5, 45))
+        time.sleep(draw.uniform(4, 30))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             kills += 1
