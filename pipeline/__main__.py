@@ -45,29 +45,30 @@ def _probe_score(path: Path) -> None:
 
 def _probe_audio(path: Path) -> None:
     from pipeline.lyrics.tags import read_tags
-    from pipeline.music.audio import AudioError, cut_spans, decode_audio, judge_clip
+    from pipeline.music.audio import judge_clip
+    from pipeline.music.cutting import cut_windows
+    from pipeline.music.decoders import AudioError
     from pipeline.music.loudness import integrated_loudness, true_peak_dbtp
+    from pipeline.music.recording import decode_audio
 
     try:
         decoded = decode_audio(path)
     except AudioError as error:
         print(f"  verdict   dropped: {error.reason}: {error.detail}")
         return
-    rate_hz = decoded.sample_rate_hz
-    print(f"  format    {decoded.source_format}, {rate_hz} Hz, {decoded.num_channels} channels, by {decoded.decoder}")
-    print(f"  length    {decoded.decoded_s:.3f} s")
+    rate_hz, facts = decoded.sample_rate_hz, decoded.facts
+    channels = f"{facts.num_channels} channels" + (", both the same" if facts.is_dual_mono else "")
+    print(f"  format    {facts.source_format}, {rate_hz} Hz, {channels}, by {facts.decoder}")
+    print(f"  length    {facts.decoded_s:.3f} s")
     loudness_lufs, peak_dbtp = integrated_loudness(decoded.wave_N, rate_hz), true_peak_dbtp(decoded.wave_N)
-    print(f"  loudness  {loudness_lufs:.1f} LUFS, peak {peak_dbtp:.1f} dBTP")
+    print(f"  loudness  {loudness_lufs:.1f} LUFS, peak {peak_dbtp:.1f} dBTP, offset {decoded.wave_N.mean():.4f}")
     tags = read_tags(path)
     if tags:
         print("  tags      " + ", ".join(f"{name}: {text[:60]!r}" for name, text in tags.items()))
-    spans = cut_spans(decoded.decoded_s, max_clip_s=MAX_CLIP_S, min_clip_s=MIN_CLIP_S)
-    for start_s, end_s in spans or [(0.0, decoded.decoded_s)]:
-        wave_N = decoded.wave_N[round(start_s * rate_hz) : round(end_s * rate_hz)]
-        fault = judge_clip(wave_N, rate_hz, min_s=MIN_CLIP_S, silence_lufs=SILENCE_LUFS)
-        print(
-            f"  clip      {start_s:.2f} to {end_s:.2f} s: " + (f"dropped: {fault[0]}: {fault[1]}" if fault else "good")
-        )
+    for window in cut_windows([decoded.wave_N], rate_hz, max_clip_s=MAX_CLIP_S, min_clip_s=MIN_CLIP_S):
+        fault = judge_clip(window.wave_N, rate_hz, min_s=MIN_CLIP_S, silence_lufs=SILENCE_LUFS)
+        verdict = f"dropped: {fault[0]}: {fault[1]}" if fault else "good"
+        print(f"  clip      {window.start_s:.2f} to {window.end_s:.2f} s: {verdict}")
 
 
 def list_shards(path: Path) -> None:

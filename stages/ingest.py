@@ -9,25 +9,34 @@ Drops: audio_missing, bad_row, not_audio, unreadable, no_audio_stream, empty, tr
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath
+from tempfile import SpooledTemporaryFile
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.data.keys import clip_key
 from pipeline.data.provenance import digest_of, listing_digest
-from pipeline.data.records import AUDIO_SUFFIXES, TRACKS_FILE, ClipJson, Drop, Line, Reason, Track
+from pipeline.data.records import AUDIO_SUFFIXES, TRACKS_FILE, ClipJson, Cut, Drop, Line, Reason, Track
 from pipeline.data.shards import Sample, encode_json
 from pipeline.data.titles import tag_groups
 from pipeline.engine.cli import build_parser, run_main
 from pipeline.engine.local import Job, Result, Task
 from pipeline.engine.params import at_least, at_most, lasting
 from pipeline.engine.project import Project, open_project
-from pipeline.sources.table import corpus_tracks
+from pipeline.errors import ParamsError
+from pipeline.sources.table import corpus_tracks, kind_of
 
 if TYPE_CHECKING:
-    from pipeline.music.audio import Decoded
+    from pipeline.music.cutting import Window
+    from pipeline.music.decoders import Facts
+    from pipeline.music.recording import Recording
+
+
+# Clips wait for the verdict on their whole recording; those of half an hour at 32 kHz wait in memory.
+_SPOOL_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +46,14 @@ class IngestParams:
     sample_rate_hz: int = 32000
     """Rate of the clips; that of the codec saves resampling later."""
     max_clip_s: float = 10.0
-    """Longer recordings are cut into clips of this length."""
+    """Longer recordings are cut into clips of at most this length."""
     min_clip_s: float = 2.0
     """Shorter clips, and shorter rests of a recording, are dropped."""
+    cut: Literal["windows", "silences"] = "windows"
+    """Where to cut: into windows of `max_clip_s`, or where it is quietest in the second half of each. Times that the
+    corpus gives come before either."""
+    overlap_s: float = 0.0
+    """How far a window reaches into the next one."""
     target_lufs: float = -18.0
     """Integrated loudness of every clip (ITU-R BS.1770)."""
     ceiling_dbtp: float = -1.0
@@ -56,6 +70,11 @@ class IngestParams:
         at_least("ingest", self, 0.5, "min_clip_s")
         at_least("ingest", self, self.min_clip_s, "max_clip_s")
         at_least("ingest", self, 1, "tracks_per_shard")
+        at_least("ingest", self, 0, "overlap_s")
+        if self.overlap_s and (self.cut != "windows" or self.overlap_s >= self.max_clip_s):
+            raise ParamsError(
+                f"ingest.overlap_s: {self.overlap_s}, must be below max_clip_s, and only windows can overlap"
+            )
         at_least("ingest", self, -70, "target_lufs", "silence_lufs")
         at_most("ingest", self, 0, "target_lufs", "ceiling_dbtp")
         at_least("ingest", self, 0, "max_drop_share")
@@ -63,14 +82,15 @@ class IngestParams:
 
 
 class IngestStep:
-    """Decode, cut, judge and level the recordings of one shard."""
+    """Decode, cut, judge and level the recordings of one shard, in bounded memory."""
 
     def __init__(self, params: IngestParams, corpus: str, source_root: Path) -> None:
         from pipeline.lyrics import tags
-        from pipeline.music import audio, fingerprint, loudness
+        from pipeline.music import audio, cutting, fingerprint, loudness, recording
 
         self.params, self.corpus, self.source_root = params, corpus, source_root
         self.audio, self.loudness, self.fingerprint, self.tags = audio, loudness, fingerprint, tags
+        self.cutting, self.recording = cutting, recording
 
     def __call__(self, task: Task) -> Iterator[Result]:
         """Yield the clips of every track, then the track's line, or its drop."""
@@ -78,79 +98,91 @@ class IngestStep:
             yield from self._track(track)
 
     def _track(self, track: Track) -> Iterator[Result]:
-        if track.fault:
-            yield Drop(track.id, Reason.BAD_ROW, track.fault)
+        if drop := _unusable(track):
+            yield drop
             return
-        if track.path is None:
-            yield Drop(track.id, Reason.AUDIO_MISSING, track.missing)
-            return
-        try:
-            decoded = self.audio.decode_audio(track.path)
-        except self.audio.AudioError as error:
-            yield Drop(track.id, self._reason(track.path, error.reason), error.detail)
-            return
+        assert track.path is not None  # noqa: S101 (else it is a drop)
         tags = self.tags.read_tags(track.path)
         # What the corpus says of its groups outweighs tags.
-        track = replace(track, groups=tag_groups(tags) | track.groups)
-        clips: list[dict[str, Any]] = []
-        drops: list[Drop] = []
-        for number, span_s in enumerate(self._spans(track, decoded)):
-            result = self._clip(track, decoded, clip_key(self.corpus, track.id, number), span_s)
-            if isinstance(result, Drop):
-                drops.append(result)
-            else:
-                clips.append({"key": result.key, "span_s": list(span_s)})
-                yield result
+        groups, cuts = tag_groups(tags) | track.groups, _split_cuts(track.cuts, self.params.max_clip_s)
+        track = replace(track, groups=groups, cuts=cuts)
+        with SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
+            clips: list[tuple[ClipJson, int]] = []
+            drops: list[Drop] = []
+            try:
+                with self.recording.open_recording(track.path, track.member) as recording:
+                    for number, window in enumerate(self._windows(track, recording)):
+                        result = self._clip(track, recording.facts, number, window)
+                        if isinstance(result, Drop):
+                            drops.append(result)
+                        else:
+                            clips.append((result[0], spool.write(result[1])))
+            except self.recording.AudioError as error:
+                # Found out at its end, perhaps: then the clips that were made already go with it.
+                yield Drop(track.id, _reason(track, error.reason), error.detail)
+                return
+            spool.seek(0)
+            for clip, num_bytes in clips:
+                clip["audio"]["dual_mono"] = recording.facts.is_dual_mono
+                yield Sample(clip["key"], {"flac": spool.read(num_bytes), "json": encode_json(clip)}, track.id)
         yield from drops
         if not clips:
             yield _no_clips(track, drops)
-        yield Line(TRACKS_FILE, self._track_line(track, decoded, tags, clips))
+        yield Line(TRACKS_FILE, self._track_line(track, recording.facts, tags, [clip for clip, _ in clips]))
 
-    def _reason(self, path: Path, reason: str) -> Reason:
-        unreadable = reason in {"unreadable", "no_audio_stream"} and path.suffix.lower() not in AUDIO_SUFFIXES
-        return Reason.NOT_AUDIO if unreadable else Reason(reason)
+    def _windows(self, track: Track, recording: Recording) -> Iterator[Window]:
+        params, blocks, rate_hz = self.params, recording.blocks(), recording.facts.sample_rate_hz
+        limits = {"max_clip_s": params.max_clip_s, "min_clip_s": params.min_clip_s}
+        if track.cuts:
+            return self.cutting.cut_at(blocks, rate_hz, [cut[:2] for cut in track.cuts])
+        if track.span_s is not None:
+            return self._span(track.span_s, recording)
+        if params.cut == "silences":
+            return self.cutting.cut_at_silences(blocks, rate_hz, **limits)
+        return self.cutting.cut_windows(blocks, rate_hz, **limits, overlap_s=params.overlap_s)
 
-    def _spans(self, track: Track, decoded: Decoded) -> list[tuple[float, float]]:
-        params = self.params
-        if track.span_s is None:
-            return self.audio.cut_spans(
-                decoded.decoded_s, max_clip_s=params.max_clip_s, min_clip_s=params.min_clip_s
-            ) or [(0.0, decoded.decoded_s)]
-        start_s, end_s = track.span_s
-        wanted_s = min(end_s - start_s, params.max_clip_s)
-        # The usual download is cut already: about as long as asked for, or too short to hold the span at all. A
-        # second is how far keyframes may be off.
-        if decoded.decoded_s <= end_s - start_s + 1.0 or decoded.decoded_s < end_s - 1.0:
-            start_s = 0.0
-        return [(start_s, min(start_s + wanted_s, decoded.decoded_s))]
+    def _span(self, span_s: tuple[float, float], recording: Recording) -> Iterator[Window]:
+        """The span that the corpus means, or the head of a download that was cut to it already."""
+        start_s, end_s = span_s
+        wanted_s = min(end_s - start_s, self.params.max_clip_s)
+        spans = [(0.0, wanted_s), (start_s, start_s + wanted_s)]
+        head, span = self.cutting.cut_at(recording.blocks(), recording.facts.sample_rate_hz, spans)
+        # About as long as asked for, or too short to hold the span at all. A second is how far keyframes may be off.
+        decoded_s = recording.facts.decoded_s
+        yield head if decoded_s <= end_s - start_s + 1.0 or decoded_s < end_s - 1.0 else span
 
-    def _clip(self, track: Track, decoded: Decoded, key: str, span_s: tuple[float, float]) -> Sample | Drop:
-        params, rate = self.params, decoded.sample_rate_hz
-        source_wave_N = decoded.wave_N[round(span_s[0] * rate) : round(span_s[1] * rate)]
-        fault = self.audio.judge_clip(source_wave_N, rate, min_s=params.min_clip_s, silence_lufs=params.silence_lufs)
+    def _clip(self, track: Track, facts: Facts, number: int, window: Window) -> tuple[ClipJson, bytes] | Drop:
+        params, rate_hz = self.params, facts.sample_rate_hz
+        key = clip_key(self.corpus, track.id, number)
+        fault = self.audio.judge_clip(window.wave_N, rate_hz, min_s=params.min_clip_s, silence_lufs=params.silence_lufs)
         if fault:
             return Drop(track.id, Reason(fault[0]), fault[1], clip=key)
-        wave_N = self.audio.resample(source_wave_N, rate, params.sample_rate_hz)
+        centred_N, offset = self.audio.remove_offset(window.wave_N)
         level = self.loudness.normalise_loudness(
-            wave_N, params.sample_rate_hz, target_lufs=params.target_lufs, ceiling_dbtp=params.ceiling_dbtp
+            self.audio.resample(centred_N, rate_hz, params.sample_rate_hz),
+            params.sample_rate_hz,
+            target_lufs=params.target_lufs,
+            ceiling_dbtp=params.ceiling_dbtp,
         )
+        own_captions = track.cuts[number].captions if number < len(track.cuts) else ()
         clip = ClipJson(
             key=key,
             corpus=self.corpus,
             track=track.id,
-            span_s=[round(span_s[0], 6), round(span_s[1], 6)],
+            span_s=[round(window.start_s, 6), round(window.end_s, 6)],
             sample_rate_hz=params.sample_rate_hz,
             num_samples=len(level.wave_N),
-            captions=[caption for caption in track.captions if caption["text"]],
+            captions=[caption for caption in (*own_captions, *track.captions) if caption["text"]],
             aspects=list(track.aspects),
             groups=dict(track.groups),
-            fingerprint=self.fingerprint.exact_fingerprint(source_wave_N, rate),
-            acoustic_fingerprint=self.fingerprint.acoustic_fingerprint(source_wave_N, rate),
+            fingerprint=self.fingerprint.exact_fingerprint(window.wave_N, rate_hz),
+            acoustic_fingerprint=self.fingerprint.acoustic_fingerprint(window.wave_N, rate_hz),
             official_split=track.official_split,
             audio={
-                "source_format": decoded.source_format,
-                "source_rate_hz": rate,
-                "source_channels": decoded.num_channels,
+                "source_format": facts.source_format,
+                "source_rate_hz": rate_hz,
+                "source_channels": facts.num_channels,
+                "dc_offset": round(offset, 4),
                 "loudness_lufs": round(level.loudness_lufs, 2),
                 "gain_db": round(level.gain_db, 2),
                 "limited": level.limited,
@@ -158,25 +190,50 @@ class IngestStep:
             },
             licence=track.licence,
         )
-        flac = self.audio.encode_flac(level.wave_N, params.sample_rate_hz)
-        return Sample(key, {"flac": flac, "json": encode_json(clip)}, track.id)
+        return clip, self.audio.encode_flac(level.wave_N, params.sample_rate_hz)
 
-    def _track_line(
-        self, track: Track, decoded: Decoded, tags: dict[str, str], clips: list[dict[str, Any]]
-    ) -> dict[str, Any]:
+    def _track_line(self, track: Track, facts: Facts, tags: dict[str, str], clips: list[ClipJson]) -> dict[str, Any]:
         path, score = (self._below_root(file) for file in (track.path, track.score))
         return {
             "track": track.id,
             "path": path,
-            "format": decoded.source_format,
-            "duration_s": round(decoded.decoded_s, 6),
+            "member": track.member and track.member.name,
+            "format": facts.source_format,
+            "duration_s": round(facts.decoded_s, 6),
             "tags": tags,
             "score": score,
-            "clips": clips,
+            "clips": [{"key": clip["key"], "span_s": clip["span_s"]} for clip in clips],
         }
 
     def _below_root(self, path: Path | None) -> str | None:
         return path and path.relative_to(self.source_root).as_posix()
+
+
+def _unusable(track: Track) -> Drop | None:
+    """What the source says against a track before it is opened."""
+    if track.fault:
+        return Drop(track.id, Reason.BAD_ROW, track.fault)
+    if track.path is None:
+        return Drop(track.id, Reason.AUDIO_MISSING, track.missing)
+    return None
+
+
+def _reason(track: Track, reason: str) -> Reason:
+    name = track.member.name if track.member else track.path.name if track.path else ""
+    unreadable = (
+        reason in {"unreadable", "no_audio_stream"} and PurePosixPath(name).suffix.lower() not in AUDIO_SUFFIXES
+    )
+    return Reason.NOT_AUDIO if unreadable else Reason(reason)
+
+
+def _split_cuts(cuts: Sequence[Cut], max_clip_s: float) -> tuple[Cut, ...]:
+    """Cut given times that are longer than a clip may be into windows, all in order of their starts."""
+    spans: list[Cut] = []
+    for cut in cuts:
+        num = max(math.ceil((cut.end_s - cut.start_s) / max_clip_s - 1e-9), 1)
+        edges = [cut.start_s + n * max_clip_s for n in range(num)] + [cut.end_s]
+        spans += [cut._replace(start_s=edges[n], end_s=edges[n + 1]) for n in range(num)]
+    return tuple(sorted(spans, key=lambda cut: cut[:2]))
 
 
 def _no_clips(track: Track, drops: Sequence[Drop]) -> Drop:
@@ -190,6 +247,7 @@ def ingest_corpus(project: Project, corpus: str) -> None:
     """Ingest one corpus."""
     params = project.section("ingest", IngestParams)
     settings = project.params["sources"][corpus] or {}
+    kind = kind_of(corpus, settings)
     tracks = corpus_tracks(corpus, settings, project.layout.root)
     tracks = sorted(tracks, key=lambda track: clip_key(corpus, track.id, 0))[: project.limit]
     source_root = project.source_root(corpus)
@@ -198,7 +256,7 @@ def ingest_corpus(project: Project, corpus: str) -> None:
     project.run(
         Job(
             stage="ingest",
-            modules=["stages.ingest", f"pipeline.sources.{corpus}"],
+            modules=["stages.ingest", f"pipeline.sources.{kind}"],
             out=out,
             work=project.layout.work_of(out),
             tasks=[Task(f"{i:06d}", len(chunk), chunk) for i, chunk in enumerate(chunks)],

@@ -2,13 +2,13 @@
 
 In:    the json of all clips (shards/ingest/*).
 Out:   shards/split/split.json: split and joined group by key; a summary by corpus; near-duplicates; what was left out.
+       splits.md: the same for people.
 Drops: none.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -16,7 +16,8 @@ from pipeline.data.columns import join_columns
 from pipeline.data.provenance import folder_digest, pretty_json
 from pipeline.data.records import ClipJson
 from pipeline.data.shards import decode_json
-from pipeline.data.splits import SPLIT_FILE, SPLITS, SplitClip, SplitResult, assign_splits
+from pipeline.data.splits import SPLIT_FILE, SplitClip, assign_splits
+from pipeline.data.splits_report import REPORT_FILE, count_cells, find_overlaps, write_report
 from pipeline.engine.cli import build_parser, run_main
 from pipeline.engine.local import publish_files
 from pipeline.engine.project import Project, column_tasks, open_project
@@ -59,20 +60,6 @@ def split_clips(clips: Sequence[ClipJson], duplicates: Sequence[tuple[str, str]]
     return [SplitClip(clip["key"], groups[clip["key"]], clip["official_split"]) for clip in clips]
 
 
-def summary(clips: Sequence[ClipJson], result: SplitResult) -> dict[str, dict[str, dict[str, float]]]:
-    """Count clips, groups and hours by corpus and split."""
-    table: dict[str, dict[str, dict[str, float]]] = {}
-    groups = Counter((clip["corpus"], result.split[key], result.group[key]) for clip in clips if (key := clip["key"]))
-    for clip in clips:
-        splits = table.setdefault(clip["corpus"], {split: {"clips": 0, "groups": 0, "hours": 0.0} for split in SPLITS})
-        cell = splits[result.split[clip["key"]]]
-        cell["clips"] += 1
-        cell["hours"] = round(cell["hours"] + clip["num_samples"] / clip["sample_rate_hz"] / 3600, 6)
-    for corpus, split, _ in groups:
-        table[corpus][split]["groups"] += 1
-    return table
-
-
 def run(args: argparse.Namespace) -> None:
     """Split all corpora at once."""
     from pipeline.music.duplicates import find_duplicates
@@ -87,12 +74,16 @@ def run(args: argparse.Namespace) -> None:
         seed=params.seed,
         max_group_share=params.max_group_share,
     )
-    table = summary(clips, result)
+    cells = count_cells(clips, result)
     content = {
         "schema": 1,
         "params": asdict(params),
         "parents": {name: folder_digest(project.layout.column("ingest", name)) for name in project.corpora()},
-        "summary": table,
+        "summary": {
+            corpus: {split: asdict(cell) | {"hours": round(cell.hours, 6)} for split, cell in splits.items()}
+            for corpus, splits in cells.items()
+        },
+        "overlaps": find_overlaps(clips, result, list(result.levels_left_out)),
         "moved_to_test": result.moved,
         "levels_left_out": result.levels_left_out,
         "near_duplicates": duplicates,
@@ -100,15 +91,18 @@ def run(args: argparse.Namespace) -> None:
         "group": result.group,
     }
     out = project.layout.split()
-    files = {SPLIT_FILE: pretty_json(content)}
+    report = "\n".join(write_report(clips, result, duplicates)) + "\n"
+    files = {SPLIT_FILE: pretty_json(content), REPORT_FILE: report.encode()}
     publish_files("split", out, work=project.layout.work_of(out), files=files, dry_run=project.dry_run)
-    for corpus, splits in table.items():
-        cells = (f"{name} {cell['clips']:g} clips in {cell['groups']:g} groups" for name, cell in splits.items())
-        print(f"split: {corpus}: {', '.join(cells)}")
+    for corpus, splits in cells.items():
+        words = (f"{name} {cell.clips} clips in {cell.groups} groups" for name, cell in splits.items())
+        print(f"split: {corpus}: {', '.join(words)}")
     if duplicates:
         print(f"split: {len(duplicates)} near-duplicates joined, the first: {' = '.join(duplicates[0])}")
     for level, largest in result.levels_left_out.items():
         print(f"split: groups by {level} are left out: one of them would hold {largest} of {len(clips)} clips")
+    if not project.dry_run:
+        print(f"split: the whole table is in {out / REPORT_FILE}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from pipeline.data.shards import decode_json
 
@@ -83,14 +83,22 @@ class Caption(TypedDict):
 
 
 class Phrase(TypedDict):
-    """A sung phrase; times in seconds from the start of the clip, where known."""
+    """A sung phrase; times in seconds from the start of the recording, in a clip's columns from that of the clip."""
 
     text: str
     start_s: float | None
     end_s: float | None
     source: str
     """`score`, `tag` or `asr`."""
+    kana: NotRequired[str]
+    """Reading in katakana, as sung; absent where it is not known, as for other languages."""
+    kind: NotRequired[Literal["words", "scat"]]
+    section: NotRequired[int]
+    """Number of the section within the song, from 0; absent where nothing tells."""
     confidence: NotRequired[float]
+    """0 to 1: how far to believe that this was sung here."""
+    is_cut: NotRequired[bool]
+    """The phrase goes on beyond an edge of the clip."""
 
 
 class Heard(TypedDict):
@@ -129,6 +137,23 @@ class ClipJson(TypedDict):
     licence: str | None
 
 
+class Member(NamedTuple):
+    """A recording inside a tar."""
+
+    name: str
+    start_byte: int
+    num_bytes: int
+
+
+class Cut(NamedTuple):
+    """A clip at given times."""
+
+    start_s: float
+    end_s: float
+    captions: tuple[Caption, ...] = ()
+    """What is said of this clip alone; the track's captions hold for all."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Track:
     """One recording as it exists upstream, as a source reports it."""
@@ -136,12 +161,16 @@ class Track:
     id: str
     path: Path | None
     """The audio file; None where the corpus names a recording that is not on disk."""
+    member: Member | None = None
+    """Where in `path`, a tar, the recording lies."""
     missing: str = ""
     """Where audio was looked for, when there is none."""
     fault: str = ""
     """What is wrong with the corpus' own entry, when it cannot be used."""
     span_s: tuple[float, float] | None = None
-    """The part of a longer file that the corpus means; None for the whole file."""
+    """The part of a longer file that the corpus means, unless the file is that part; None for the whole file."""
+    cuts: tuple[Cut, ...] = ()
+    """Given times of the clips, by start; without them the recording is cut by the settings."""
     score: Path | None = None
     """The score of the recording, where the corpus has one."""
     captions: tuple[Caption, ...] = ()

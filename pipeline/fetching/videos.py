@@ -156,11 +156,15 @@ class RowFetcher:
 
     def _fault(self, path: Path, track: Track, *, may_be_whole: bool = False) -> str:
         """Say why a file is not the row's clip, nor, where it may be, a recording that holds it; empty if it is."""
-        from pipeline.music.audio import AudioError, decode_audio
+        from pipeline.music.decoders import AudioError
+        from pipeline.music.recording import open_recording
 
         start_s, end_s = _span(track)
         try:
-            came_s = decode_audio(path).decoded_s
+            with open_recording(path) as recording:
+                for _ in recording.blocks():
+                    pass
+            came_s = recording.facts.decoded_s
         except AudioError as error:
             return str(error)
         is_clip = abs(came_s - (end_s - start_s)) <= self.params.length_tolerance_s

@@ -1,16 +1,11 @@
-"""Recordings in and out: decode anything to mono, cut, judge, and keep as FLAC.
+"""Recordings as samples: resample, judge, and keep as FLAC.
 
-Shape letters: N samples, C channels. Waves are float32 mono, full scale 1.0.
+Shape letters: N samples. Waves are float32 mono, full scale 1.0.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import io
-import math
-from collections.abc import Generator
-from pathlib import Path
 
 import numpy as np
 import soundfile as sf
@@ -18,108 +13,16 @@ import soxr
 from numpy.typing import NDArray
 
 from pipeline.errors import ContractError
-from pipeline.music.decoders import AudioError, Decoded, downmix, read_with_pyav, read_with_soundfile
-from pipeline.music.headers import Source, is_mpeg_stream
 from pipeline.music.loudness import integrated_loudness
 
-__all__ = [
-    "AudioError",
-    "Decoded",
-    "cut_spans",
-    "decode_audio",
-    "decode_flac",
-    "downmix",
-    "encode_flac",
-    "judge_clip",
-    "quantise",
-    "resample",
-]
-
 _MAX_MAGNITUDE = 4.0
+_MAX_OFFSET = 1e-3
 # Clipped: flat tops at full scale, by (largest step between neighbours, share of the clip) pairs, either of which
 # condemns. Exact flats survive only at the source rate; measured there, music driven 12 dB over full scale has 3 to
 # 29 % of them, loud masters and a 20 Hz sine under 2 %. Resampling ripples the flats: the wide step finds music
 # driven 24 dB over, and its share lies above the 34 % that a pure low sine can have within these levels.
 _FLAT_LEVELS = (0.95, 1.1)
 _FLAT_LIMITS = ((1e-4, 0.05), (1e-2, 0.35))
-
-
-def decode_audio(source: Path | bytes, *, sample_rate_hz: int | None = None) -> Decoded:
-    """Decode a recording to mono by its content, whatever its name ends in.
-
-    soundfile comes first, PyAV takes what libsndfile refuses. MP3 goes to PyAV at once: as fast, the same samples,
-    and libmpg123 inside libsndfile writes its complaints straight to stderr. A cut-off stream that
-    stores no length (Ogg, ADTS, MP3 without a Xing header) is a valid shorter stream and passes.
-    Where a header claims fewer samples than there are, libsndfile stops at the claim, and so do we.
-
-    Args:
-        source: a file, or its bytes.
-        sample_rate_hz: rate to resample to; None keeps the recording's own.
-
-    Raises:
-        AudioError: with its reason; no other error of a decoder gets out.
-    """
-    with _opened(source) as file:
-        if file.seek(0, io.SEEK_END) == 0:
-            raise AudioError("empty", "0 bytes")
-        decoded = read_with_pyav(file) if is_mpeg_stream(file) else _read_with_either(file)
-    if sample_rate_hz is None or sample_rate_hz == decoded.sample_rate_hz:
-        return decoded
-    wave_N = resample(decoded.wave_N, decoded.sample_rate_hz, sample_rate_hz)
-    return dataclasses.replace(decoded, wave_N=wave_N, sample_rate_hz=sample_rate_hz)
-
-
-def _read_with_either(file: Source) -> Decoded:
-    try:
-        return read_with_soundfile(file)
-    except AudioError as refusal:
-        if refusal.reason == "truncated":
-            raise
-        try:
-            return read_with_pyav(file)
-        except AudioError as error:
-            raise _clearer(refusal, error) from error
-
-
-class _Memory(io.BytesIO):
-    """Bytes whose impossible seeks answer -1: the decoders' callbacks print what is raised in them."""
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        try:
-            return super().seek(offset, whence)
-        except ValueError:
-            return -1
-
-
-class _File(io.FileIO):
-    """A file whose impossible seeks answer -1; unbuffered, so that the descriptor stands where the file does."""
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        try:
-            return super().seek(offset, whence)
-        except OSError:
-            return -1
-
-
-@contextlib.contextmanager
-def _opened(source: Path | bytes) -> Generator[Source]:
-    try:
-        file = _Memory(source) if isinstance(source, bytes) else _File(source)
-    except OSError as error:
-        raise AudioError("unreadable", error.strerror or type(error).__name__) from error
-    with file:
-        # FFmpeg weighs the extension of a name it sees, and libsndfile would take ".raw" at its word.
-        file.name = ""
-        yield file
-
-
-def _clearer(first: AudioError, second: AudioError) -> AudioError:
-    """The error that says more; both details where neither decoder can open the file."""
-    if second.reason != "unreadable":
-        return second
-    if first.reason != "unreadable":
-        return first
-    return AudioError("unreadable", f"{first.detail}; {second.detail}")
 
 
 def resample(wave_N: NDArray[np.float32], from_hz: int, to_hz: int) -> NDArray[np.float32]:
@@ -151,7 +54,7 @@ def judge_clip(
     clip_s = wave_N.size / sample_rate_hz
     if clip_s < min_s or not wave_N.size:
         return "too_short", f"{clip_s:.3f} s"
-    loudness_lufs = integrated_loudness(wave_N, sample_rate_hz)
+    loudness_lufs = integrated_loudness(remove_offset(wave_N)[0], sample_rate_hz)
     if loudness_lufs < silence_lufs:
         return "silent", f"{loudness_lufs:.1f} LUFS"
     for max_step, max_share in _FLAT_LIMITS:
@@ -175,23 +78,17 @@ def _flat_share(wave_N: NDArray[np.float32], max_step: float) -> float:
     return float(is_flat_N.mean())
 
 
-def cut_spans(duration_s: float, *, max_clip_s: float, min_clip_s: float) -> list[tuple[float, float]]:
-    """Cut a recording into consecutive windows.
+def remove_offset(wave_N: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """Take a constant offset out of a clip, if it is one that could be heard at its ends (over -60 dB).
+
+    Args:
+        wave_N: finite samples.
 
     Returns:
-        (start_s, end_s) of each clip: as many of `max_clip_s` as fit, then the rest if it is `min_clip_s` or
-        longer; none for a recording shorter than that.
-
-    Raises:
-        ValueError: unless 0 < min_clip_s <= max_clip_s.
+        The clip, the same array where nothing was done; and the offset, full scale 1.0.
     """
-    if not 0 < min_clip_s <= max_clip_s:
-        raise ValueError(f"need 0 < min_clip_s <= max_clip_s, not {min_clip_s} and {max_clip_s}")
-    num_full = math.floor(duration_s / max_clip_s)
-    spans = [(index * max_clip_s, (index + 1) * max_clip_s) for index in range(num_full)]
-    if duration_s - num_full * max_clip_s >= min_clip_s:
-        spans.append((num_full * max_clip_s, duration_s))
-    return spans
+    offset = float(wave_N.mean(dtype=np.float64)) if wave_N.size else 0.0
+    return (wave_N - np.float32(offset) if abs(offset) > _MAX_OFFSET else wave_N), offset
 
 
 def quantise(wave_N: NDArray[np.float32]) -> NDArray[np.int16]:

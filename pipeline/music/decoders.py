@@ -1,14 +1,14 @@
-"""Two decoders that give the same record: libsndfile through soundfile, FFmpeg through PyAV.
+"""Two decoders that give the same blocks: libsndfile through soundfile, FFmpeg through PyAV.
 
 Shape letters: C channels, N samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import av
 import av.error
@@ -17,7 +17,8 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from pipeline.music.headers import Source, has_mpeg_frame_count, promised_share
+from pipeline.data.files import Source
+from pipeline.music.headers import has_mpeg_frame_count, promised_share
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -28,6 +29,7 @@ AudioReason = Literal["unreadable", "truncated", "empty", "no_audio_stream"]
 
 # Blocks of 2^20 frames: a lying header allocates nothing, and soundfile's seek after each read costs nothing.
 _BLOCK_FRAMES = 1 << 20
+_JOINED_SAMPLES = 1 << 17
 # Outside these, resampling one second could make gigabytes; no recording has such a rate.
 _MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 768_000
 # Containers that are one file: FFmpeg's playlist formats (hls, concat, dash ...) would open what a text names.
@@ -68,31 +70,42 @@ class AudioError(Exception):
         return f"{self.reason}: {self.detail}"
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """A recording as mono samples, and what its file said about itself."""
+@dataclass(slots=True)
+class Facts:
+    """What a file says about itself, and what comes to light while it is decoded."""
 
-    wave_N: NDArray[np.float32]
-    """Mono, full scale 1.0; loud masters and lossy codecs go beyond it."""
-    sample_rate_hz: int
-    source_format: str
+    sample_rate_hz: int = 0
+    source_format: str = ""
     """Container and coding, e.g. "WAV/PCM_16" (soundfile) or "mov/aac" (PyAV)."""
-    num_channels: int
-    """Largest number of channels in the file."""
-    declared_s: float | None
-    """Length by the header; None where it holds none."""
-    decoded_s: float
-    peak: float
-    """Largest magnitude over all channels, before downmix and resampling; NaN samples are ignored."""
-    decoder: Literal["soundfile", "pyav"]
+    num_channels: int = 0
+    """Largest number of channels so far."""
+    decoder: Literal["soundfile", "pyav"] = "soundfile"
+    num_samples: int = 0
+    """Decoded so far."""
+    declared_s: float | None = None
+    """Length by the header, known for sure at the end; None where it holds none."""
+    is_dual_mono: bool = False
+    """Two channels, and the same in both so far."""
+
+    @property
+    def decoded_s(self) -> float:
+        """Length decoded so far."""
+        return self.num_samples / self.sample_rate_hz if self.sample_rate_hz else 0.0
 
 
-def read_with_soundfile(file: Source) -> Decoded:
-    """Decode mono or stereo with libsndfile.
+def soundfile_blocks(file: Source, facts: Facts) -> Iterator[NDArray[np.float32]]:
+    """Decode mono or stereo with libsndfile, block by block.
+
+    Args:
+        file: the recording.
+        facts: filled in as decoding goes on.
+
+    Yields:
+        Mono samples [N].
 
     Raises:
-        AudioError: `unreadable` for what libsndfile cannot open or what FFmpeg knows better (unknown length,
-            more than two channels), `empty`, `truncated`.
+        AudioError: `unreadable` for what libsndfile cannot read or what FFmpeg knows better (unknown length, more
+            than two channels).
     """
     share = promised_share(file)
     file.seek(0)
@@ -100,30 +113,22 @@ def read_with_soundfile(file: Source) -> Decoded:
         # By descriptor where there is one: read in C, and libsndfile sees no name to guess a format from.
         with sf.SoundFile(_descriptor(file), closefd=False) as sound:
             _check_ordinary(sound)
-            mono, peak = _to_mono((block_CN, ()) for block_CN in _soundfile_blocks(sound))
-            decoded_s = mono.size / sound.samplerate
-            declared_s = sound.frames / sound.samplerate if share is None else decoded_s * share
-            decoded = Decoded(
-                wave_N=mono,
-                sample_rate_hz=sound.samplerate,
-                source_format=f"{sound.format}/{sound.subtype}",
-                num_channels=sound.channels,
-                declared_s=None if sound.format == "MP3" else declared_s,
-                decoded_s=decoded_s,
-                peak=peak,
-                decoder="soundfile",
-            )
+            facts.sample_rate_hz, facts.source_format = sound.samplerate, f"{sound.format}/{sound.subtype}"
+            facts.decoder = "soundfile"
+            for block_CN in _read_blocks(sound):
+                yield _to_mono(block_CN, (), facts)
+            declared_s = sound.frames / sound.samplerate if share is None else facts.decoded_s * share
+            facts.declared_s = None if sound.format == "MP3" else declared_s
     except sf.LibsndfileError as error:
         raise AudioError("unreadable", f"libsndfile: {error.error_string.strip()}") from error
     except (sf.SoundFileError, OSError, ValueError, TypeError, MemoryError) as error:
         raise AudioError("unreadable", f"libsndfile: {type(error).__name__}") from error
-    return _checked(decoded)
 
 
-def _descriptor(file: Source) -> int | Source:
+def _descriptor(file: Source) -> Any:
     try:
         return file.fileno()
-    except OSError:  # bytes in memory
+    except OSError:  # bytes in memory, or a member of a tar: read through callbacks
         return file
 
 
@@ -140,19 +145,20 @@ def _check_rate(sample_rate_hz: int) -> None:
         raise AudioError("unreadable", f"sample rate {sample_rate_hz} Hz is no rate of a recording")
 
 
-def _soundfile_blocks(sound: sf.SoundFile) -> Iterator[NDArray[np.float32]]:
+def _read_blocks(sound: sf.SoundFile) -> Iterator[NDArray[np.float32]]:
     num_frames = max(1, min(_BLOCK_FRAMES, sound.frames))
     while (block_NC := np.asarray(sound.read(num_frames, dtype="float32", always_2d=True), np.float32)).size:
         yield block_NC.T
 
 
-def read_with_pyav(file: Source) -> Decoded:
-    """Decode with FFmpeg: any number of channels, changing ones too.
+def pyav_blocks(file: Source, facts: Facts) -> Iterator[NDArray[np.float32]]:
+    """Decode with FFmpeg, block by block: any number of channels, changing ones too.
 
-    Packets that do not decode are passed over; the time they stood for counts as missing.
+    Packets that do not decode are passed over; the time they stood for counts as missing. Arguments and yields as
+    `soundfile_blocks`.
 
     Raises:
-        AudioError: any of its reasons.
+        AudioError: `unreadable`, `no_audio_stream`.
     """
     guesses_length = not has_mpeg_frame_count(file)
     file.seek(0)
@@ -162,8 +168,16 @@ def read_with_pyav(file: Source) -> Decoded:
             if not container.streams.audio:
                 raise AudioError("no_audio_stream", f"{name} holds no sound")
             stream = container.streams.audio[0]
-            declared_s = None if name == "mp3" and guesses_length else _declared_s(container, stream)
-            return _read_stream(container, stream, name, declared_s)
+            facts.source_format, facts.decoder = f"{name}/{stream.codec_context.name}", "pyav"
+            packets = _Packets(container, stream)
+            for block_CN, names in _joined(packets):
+                facts.sample_rate_hz = packets.sample_rate_hz
+                yield _to_mono(block_CN, names, facts)
+            if packets.num_lost and not facts.num_samples:
+                raise AudioError("unreadable", f"FFmpeg: none of {packets.num_lost} packets of {name} decodes")
+            facts.declared_s = None if name == "mp3" and guesses_length else _declared_s(container, stream)
+            if facts.declared_s is None and packets.lost_s:
+                facts.declared_s = facts.decoded_s + packets.lost_s
     except av.error.FFmpegError as error:
         raise AudioError("unreadable", f"FFmpeg: {error.strerror}") from error
     except (OSError, ValueError, TypeError, MemoryError) as error:
@@ -181,35 +195,13 @@ def _declared_s(container: InputContainer, stream: AudioStream) -> float | None:
     return None
 
 
-def _read_stream(container: InputContainer, stream: AudioStream, name: str, declared_s: float | None) -> Decoded:
-    source = _PyavBlocks(container, stream)
-    mono, peak = _to_mono(source)
-    decoded_s = mono.size / source.sample_rate_hz if mono.size else 0.0
-    if not mono.size and source.num_lost:
-        raise AudioError("unreadable", f"FFmpeg: none of {source.num_lost} packets of {name} decodes")
-    if declared_s is None and source.lost_s:
-        declared_s = decoded_s + source.lost_s
-    decoded = Decoded(
-        wave_N=mono,
-        sample_rate_hz=source.sample_rate_hz,
-        source_format=f"{name}/{stream.codec_context.name}",
-        num_channels=source.num_channels,
-        declared_s=declared_s,
-        decoded_s=decoded_s,
-        peak=peak,
-        decoder="pyav",
-    )
-    return _checked(decoded)
-
-
-class _PyavBlocks:
+class _Packets:
     """The frames of a stream as float32 [C, N] with their channels' names; counts what does not decode."""
 
     def __init__(self, container: InputContainer, stream: AudioStream) -> None:
         self._container = container
         self._stream = stream
         self.sample_rate_hz = 0
-        self.num_channels = 0
         self.num_lost = 0
         self.lost_s = 0.0
 
@@ -230,9 +222,31 @@ class _PyavBlocks:
             if self.sample_rate_hz:
                 raise AudioError("unreadable", f"sample rate changes from {self.sample_rate_hz} Hz inside the file")
             self.sample_rate_hz = frame.sample_rate
-        names = tuple(channel.name for channel in frame.layout.channels)
-        self.num_channels = max(self.num_channels, len(names))
+        names = _channel_names(frame.layout.name)
         return _frame_samples(frame, len(names)), names
+
+
+@lru_cache(maxsize=32)
+def _channel_names(layout: str) -> tuple[str, ...]:
+    return tuple(channel.name for channel in av.AudioLayout(layout).channels)
+
+
+def _joined(
+    frames: Iterable[tuple[NDArray[np.float32], tuple[str, ...]]],
+) -> Iterator[tuple[NDArray[np.float32], tuple[str, ...]]]:
+    """Join the frames, of 1,152 samples in MP3, to blocks of about `_JOINED_SAMPLES` with the same channels."""
+    parts: list[NDArray[np.float32]] = []
+    names: tuple[str, ...] = ()
+    num_samples = 0
+    for frame_CN, its_names in frames:
+        if parts and (num_samples >= _JOINED_SAMPLES or its_names != names):
+            yield np.concatenate(parts, axis=1), names
+            parts, num_samples = [], 0
+        if frame_CN.size:
+            parts.append(frame_CN)
+            names, num_samples = its_names, num_samples + frame_CN.shape[1]
+    if parts:
+        yield np.concatenate(parts, axis=1), names
 
 
 def _frame_samples(frame: AudioFrame, num_channels: int) -> NDArray[np.float32]:
@@ -248,18 +262,14 @@ def _frame_samples(frame: AudioFrame, num_channels: int) -> NDArray[np.float32]:
     return samples_CN / full_scale - np.float32(data_CN.dtype.kind == "u")
 
 
-def _to_mono(
-    blocks: Iterator[tuple[NDArray[np.float32], tuple[str, ...]]] | _PyavBlocks,
-) -> tuple[NDArray[np.float32], float]:
-    """Mix every block down as it comes; the whole recording is held in mono only."""
-    parts: list[NDArray[np.float32]] = []
-    peak = 0.0
-    for block_CN, names in blocks:
-        if block_CN.size:
-            extremes = (np.fmax.reduce(block_CN, None), np.fmin.reduce(block_CN, None))
-            peak = float(np.fmax(peak, np.fmax.reduce(np.abs(extremes))))
-            parts.append(downmix(block_CN, names))
-    return (np.concatenate(parts) if parts else np.zeros(0, np.float32)), peak
+def _to_mono(block_CN: NDArray[np.float32], names: tuple[str, ...], facts: Facts) -> NDArray[np.float32]:
+    """Mix a block down, and note what it tells of the file."""
+    same = len(block_CN) == 2 and (facts.is_dual_mono or not facts.num_samples)
+    # The first samples settle it for nearly every stereo recording.
+    facts.is_dual_mono = same and all(np.array_equal(*block_CN[:, :stop]) for stop in (1000, None))
+    facts.num_channels = max(facts.num_channels, len(block_CN))
+    facts.num_samples += block_CN.shape[1]
+    return downmix(block_CN, names)
 
 
 def downmix(wave_CN: NDArray[np.float32], names: Sequence[str] = ()) -> NDArray[np.float32]:
@@ -288,14 +298,3 @@ def _weights(names: tuple[str, ...], num_channels: int) -> NDArray[np.float32]:
     weights = [_ITU_WEIGHTS[name] for name in names] if is_known else [1.0] * num_channels
     total = sum(weights)
     return np.asarray(weights, np.float32) / np.float32(total or 1.0)
-
-
-def _checked(decoded: Decoded) -> Decoded:
-    """Refuse what misses more than 1 % and 0.1 s of its length: encoders' padding makes smaller differences."""
-    missing_s = (decoded.declared_s or 0.0) - decoded.decoded_s
-    if missing_s > max(0.1, 0.01 * (decoded.declared_s or 0.0)):
-        detail = f"{decoded.decoded_s:.3f} s of {decoded.declared_s:.3f} s decode"
-        raise AudioError("truncated", f"{detail} ({decoded.source_format})")
-    if not decoded.wave_N.size:
-        raise AudioError("empty", f"no samples ({decoded.source_format})")
-    return decoded

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import struct
 
-Source = io.FileIO | io.BytesIO
-"""An unbuffered file or bytes in memory: what the decoders read."""
+from pipeline.data.files import Source
 
 # Writers that cannot seek back leave 0xFFFFFFFF (FFmpeg) or about 2 GiB (SoX, arecord) as the size of the sound.
 _STREAMED_BYTES = 0x7FFFF000

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.music.audio import decode_audio
 from pipeline.music.describe import TONICS, Attributes, describe_audio, estimate_key
+from pipeline.music.recording import decode_audio
 
 RATE_HZ = 32_000
 SHARED = Path("../shared/data/librosa-data")

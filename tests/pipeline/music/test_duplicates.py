@@ -16,9 +16,12 @@ import pytest
 
 from pipeline.demo.excerpts import Clip, perform, plan_clips
 from pipeline.demo.synth import render
-from pipeline.music.audio import AudioError, cut_spans, decode_audio, judge_clip, quantise, resample
+from pipeline.music.audio import judge_clip, quantise, resample
+from pipeline.music.cutting import cut_windows
+from pipeline.music.decoders import AudioError
 from pipeline.music.duplicates import find_duplicates
 from pipeline.music.fingerprint import acoustic_fingerprint
+from pipeline.music.recording import decode_audio
 
 RATE_HZ = 32_000
 SHIFT_S = 0.5
@@ -207,8 +210,9 @@ def real_clips(real_data: Path) -> dict[str, Span]:
         except AudioError:
             continue
         name, rate_hz = path.relative_to(real_data).as_posix(), decoded.sample_rate_hz
-        for start_s, end_s in cut_spans(decoded.decoded_s, max_clip_s=10.0, min_clip_s=1.0):
-            spans[f"{name}@{start_s:g}"] = Span(decoded.wave_N, rate_hz, start_s, end_s)
+        for start_s, end_s, wave_N in cut_windows([decoded.wave_N], rate_hz, max_clip_s=10.0, min_clip_s=1.0):
+            if len(wave_N) >= rate_hz:
+                spans[f"{name}@{start_s:g}"] = Span(decoded.wave_N, rate_hz, start_s, end_s)
     assert len(spans) > 100
     return spans
 

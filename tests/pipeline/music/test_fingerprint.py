@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline.music.audio import decode_audio
 from pipeline.music.fingerprint import acoustic_fingerprint, exact_fingerprint, fingerprint_words
+from pipeline.music.recording import decode_audio
 
 RATE_HZ = 16_000
 
