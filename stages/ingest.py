@@ -2,8 +2,8 @@
 
 In:    a corpus as its users have it (`sources.<corpus>`).
 Out:   shards/ingest/<corpus>/: per clip `flac` (mono, one rate, one loudness) and `json`; `tracks.jsonl` beside them.
-Drops: audio_missing, bad_row, not_audio, unreadable, no_audio_stream, empty, truncated, no_clips; of single clips
-       (and of recordings none of whose clips is left) too_short, silent, bad_values, clipped.
+Drops: audio_missing, bad_row, filtered, not_audio, unreadable, no_audio_stream, empty, truncated, no_clips; of single
+       clips (and of recordings none of whose clips is left) too_short, silent, bad_values, clipped.
 """
 
 from __future__ import annotations
@@ -213,6 +213,8 @@ def _unusable(track: Track) -> Drop | None:
     """What the source says against a track before it is opened."""
     if track.fault:
         return Drop(track.id, Reason.BAD_ROW, track.fault)
+    if track.unwanted:
+        return Drop(track.id, Reason.FILTERED, track.unwanted)
     if track.path is None:
         return Drop(track.id, Reason.AUDIO_MISSING, track.missing)
     return None

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"
     NO_CLIPS = "no_clips"
     BAD_ROW = "bad_row"
+    FILTERED = "filtered"
     # ingest: one clip of it
     TOO_SHORT = "too_short"
     SILENT = "silent"
@@ -48,7 +49,7 @@ class Reason(StrEnum):
 
 
 NORMAL_REASONS = frozenset(
-    {Reason.AUDIO_MISSING, Reason.NOT_AUDIO, Reason.NO_LYRICS, Reason.HAS_LYRICS, Reason.NO_SPEECH}
+    {Reason.AUDIO_MISSING, Reason.NOT_AUDIO, Reason.FILTERED, Reason.NO_LYRICS, Reason.HAS_LYRICS, Reason.NO_SPEECH}
 )
 """Reasons that say nothing bad of the corpus; `max_drop_share` does not count them."""
 
@@ -167,12 +168,16 @@ class Track:
     """Where audio was looked for, when there is none."""
     fault: str = ""
     """What is wrong with the corpus' own entry, when it cannot be used."""
+    unwanted: str = ""
+    """Which setting of the source leaves it out, when one does."""
     span_s: tuple[float, float] | None = None
     """The part of a longer file that the corpus means, unless the file is that part; None for the whole file."""
     cuts: tuple[Cut, ...] = ()
     """Given times of the clips, by start; without them the recording is cut by the settings."""
     score: Path | None = None
     """The score of the recording, where the corpus has one."""
+    lyrics: str = ""
+    """Lyrics from beside the recording, plain or LRC; those in its own tags come first."""
     captions: tuple[Caption, ...] = ()
     aspects: tuple[str, ...] = ()
     groups: dict[str, str] = field(default_factory=dict[str, str])

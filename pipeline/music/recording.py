@@ -9,7 +9,7 @@ import contextlib
 import io
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,9 @@ class Recording:
         self.facts = Facts()
         self._blocks = self._decode(file)
         # The first block settles the rate, the format, and which decoder reads it.
-        first = next(self._blocks, None)
-        self._head = [] if first is None else [first]
+        self._head = list(islice(self._blocks, 1))
+        if not self._head:
+            self._judge()
 
     def blocks(self) -> Blocks:
         """Yield the mono samples [N] in order; the verdict on the whole comes at the end.
@@ -41,6 +42,9 @@ class Recording:
             AudioError: with its reason; no other error of a decoder gets out.
         """
         yield from chain(self._head, self._blocks)
+        self._judge()
+
+    def _judge(self) -> None:
         facts = self.facts
         missing_s = (facts.declared_s or 0.0) - facts.decoded_s
         # Encoders' padding makes smaller differences.

@@ -53,8 +53,7 @@ def read_tracks(params: SourceParams, root: Path) -> list[Track]:
     licences = read_licences(folder / "audio_licenses.txt")
     rows: dict[str, list[Mapping[str, str]]] = {}
     for _, row in read_rows(folder / params.csv, COLUMNS, corpus="song_describer"):
-        if row["is_valid_subset"].strip() in KEPT[params.validity]:
-            rows.setdefault(row["track_id"].strip(), []).append(row)
+        rows.setdefault(row["track_id"].strip(), []).append(row)
     return [_track(track_id, captions, params, folder=folder, licences=licences) for track_id, captions in rows.items()]
 
 
@@ -75,12 +74,14 @@ def _track(
     track_id: str, rows: Sequence[Mapping[str, str]], params: SourceParams, *, folder: Path, licences: Mapping[str, str]
 ) -> Track:
     licence = licences.get(track_id)
+    kept = [row for row in rows if row["is_valid_subset"].strip() in KEPT[params.validity]]
     path = _find_audio(folder / params.audio, rows[0]["path"].strip(), track_id)
     return Track(
         id=track_id,
         path=path,
         missing=f"no {params.audio}/{rows[0]['path'].replace('.mp3', '.2min.mp3')}",
-        captions=tuple(Caption(text=" ".join(row["caption"].split()), source="human") for row in rows),
+        unwanted="" if kept else f"validity: {params.validity}; none of its {len(rows)} captions is",
+        captions=tuple(Caption(text=" ".join(row["caption"].split()), source="human") for row in kept),
         groups={
             "track": f"jamendo:{track_id}",
             "artist": f"jamendo:{rows[0]['artist_id']}",

@@ -40,7 +40,7 @@ def tracks(folder: Path, **settings: object) -> dict[str, Track]:
 
 def test_all_captions_of_a_track_are_kept(tmp_path: Path):
     found = tracks(corpus(tmp_path / "sdd"))
-    assert list(found) == ["1004034", "949"]
+    assert list(found) == ["1004034", "948", "949"]
     assert [c["text"] for c in found["1004034"].captions] == ["Electronic music", "Calm, and slow"]
     assert found["949"].groups == {"track": "jamendo:949", "artist": "jamendo:87", "album": "jamendo:13"}
 
@@ -49,6 +49,9 @@ def test_all_captions_of_a_track_are_kept(tmp_path: Path):
 def test_validity_has_three_values(tmp_path: Path, validity: str, captions: int):
     found = tracks(corpus(tmp_path / "sdd"), validity=validity)
     assert sum(len(track.captions) for track in found.values()) == captions
+    # A track without a caption that counts is left out by the setting, not in silence.
+    assert bool(found["948"].unwanted) == (validity != "all")
+    assert len(found) == 3
 
 
 def test_it_is_for_evaluation_unless_training_is_allowed(tmp_path: Path):
@@ -100,4 +103,4 @@ def test_the_real_csv_is_read_whole(real_data: Path):
     assert sum(len(track.captions) for track in found) == 1106
     assert len({track.groups["artist"] for track in found}) == 191
     valid = corpus_tracks("song_describer", {"root": str(real_data / "song-describer"), "validity": "valid"}, Path())
-    assert (len(valid), sum(len(track.captions) for track in valid)) == (547, 746)
+    assert (sum(not track.unwanted for track in valid), sum(len(track.captions) for track in valid)) == (547, 746)
