@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.data.files import open_source
 from pipeline.data.keys import clip_key
 from pipeline.data.provenance import digest_of, listing_digest
 from pipeline.data.records import AUDIO_SUFFIXES, TRACKS_FILE, ClipJson, Cut, Drop, Line, Reason, Track
@@ -102,7 +103,7 @@ class IngestStep:
             yield drop
             return
         assert track.path is not None  # noqa: S101 (else it is a drop)
-        tags = self.tags.read_tags(track.path)
+        tags = self._tags(track, track.path)
         # What the corpus says of its groups outweighs tags.
         groups, cuts = tag_groups(tags) | track.groups, _split_cuts(track.cuts, self.params.max_clip_s)
         track = replace(track, groups=groups, cuts=cuts)
@@ -129,6 +130,14 @@ class IngestStep:
         if not clips:
             yield _no_clips(track, drops)
         yield Line(TRACKS_FILE, self._track_line(track, recording.facts, tags, [clip for clip, _ in clips]))
+
+    def _tags(self, track: Track, path: Path) -> dict[str, str]:
+        try:
+            with open_source(path, track.member) as source:
+                tags = self.tags.read_tags(source, name=track.member.name if track.member else path.name)
+        except OSError:
+            return {}  # decoding says what is wrong with it
+        return {"lyrics": track.lyrics} | tags if track.lyrics else tags
 
     def _windows(self, track: Track, recording: Recording) -> Iterator[Window]:
         params, blocks, rate_hz = self.params, recording.blocks(), recording.facts.sample_rate_hz

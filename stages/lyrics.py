@@ -2,7 +2,7 @@
 
 In:    shards/ingest/<corpus>: clips and tracks.jsonl.
 Out:   shards/lyrics/<corpus>: `lyrics.json`, `{"phrases": [...]}`, times from the start of the clip.
-Drops: no_lyrics (nothing in the tags; or no times, and more than one clip; or nothing sung in this clip).
+Drops: no_lyrics (nothing in the tags; or no times, and more than one clip; or nothing sung in this clip); bad_encoding.
 """
 
 from __future__ import annotations
@@ -33,9 +33,12 @@ class LyricsStep:
             self.tracks = {track["track"]: track for track in read_jsonl(paths[0].parent / TRACKS_FILE)}
         for sample in join_columns(paths, limit):
             clip: ClipJson = decode_json(sample.members["json"])
-            phrases, why = _phrases(self.tracks[clip["track"]], clip)
+            track = self.tracks[clip["track"]]
+            phrases, why = _phrases(track, clip)
             if phrases:
                 yield Sample(sample.key, {"lyrics.json": encode_json({"phrases": phrases})})
+            elif "lyrics" in track["tags"].get("garbled", "").split():
+                yield Drop(sample.key, Reason.BAD_ENCODING, "the lyrics tag is in no encoding that reads well")
             else:
                 yield Drop(sample.key, Reason.NO_LYRICS, why)
 

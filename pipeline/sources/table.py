@@ -15,6 +15,8 @@ from pipeline.engine.params import read_value
 from pipeline.errors import ContractError, ParamsError
 
 CORPORA = ("jacappella", "library", "musiccaps", "song_describer")
+# The unlabelled singing that `stages.fetch` brings is a folder of tars, as others have of their own.
+KINDS = {"singing": "library"}
 
 
 def kind_of(corpus: str, settings: Mapping[str, Any]) -> str:
@@ -23,7 +25,7 @@ def kind_of(corpus: str, settings: Mapping[str, Any]) -> str:
     Raises:
         ParamsError: there is no such module, or the corpus has a name that keys cannot hold.
     """
-    kind = str(settings.get("kind", corpus))
+    kind = str(settings.get("kind", KINDS.get(corpus, corpus)))
     if kind not in CORPORA:
         known = ", ".join(CORPORA)
         raise ParamsError(

@@ -20,7 +20,7 @@ def test_two_folders_of_one_kind_are_two_corpora(tmp_path: Path):
 
 
 def test_a_corpus_without_a_kind_of_ours_is_named(tmp_path: Path):
-    assert kind_of("library", {}) == "library"
+    assert kind_of("library", {}) == kind_of("singing", {}) == "library"
     with pytest.raises(ParamsError, match=r"sources.mine: no such corpus; .* give `kind`"):
         kind_of("mine", {})
     with pytest.raises(ParamsError, match="small letters"):
