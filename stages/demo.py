@@ -1,7 +1,9 @@
-"""Demo: the embedded corpus and checkpoints, made from nothing but this project and music21's scores.
+"""Demo: the embedded corpora and checkpoints, made from nothing but this project and music21's scores.
 
 In:    nothing.
-Out:   shards/demo/corpus: MusicCaps' own layout; shards/demo/checkpoints: real formats, toy size, seeded random.
+Out:   shards/demo/corpus: MusicCaps' own layout; shards/demo/jacappella: ten Japanese songs sung by our synthesiser, in
+       jaCappella's layout; shards/demo/singing: covers of them in a tar, without lyrics; shards/demo/checkpoints: real
+       formats, toy size, seeded random.
 Drops: none.
 """
 
@@ -17,11 +19,11 @@ from typing import Literal
 from pipeline.data.storage import publish_folder
 from pipeline.engine.cli import build_parser, run_main
 from pipeline.engine.local import only_run
-from pipeline.engine.params import at_least
+from pipeline.engine.params import at_least, at_most
 from pipeline.engine.project import open_project
 
-Part = Literal["corpus", "checkpoints"]
-PARTS: tuple[Part, ...] = ("corpus", "checkpoints")
+Part = Literal["corpus", "jacappella", "singing", "checkpoints"]
+PARTS: tuple[Part, ...] = ("corpus", "jacappella", "singing", "checkpoints")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,16 +31,21 @@ class DemoParams:
     """Section `demo` of params.yaml."""
 
     build: tuple[Part, ...] = ()
-    """What `dvc repro` builds: `[corpus, checkpoints]` in the demo, nothing where the user has both."""
+    """What `dvc repro` builds: all parts in the demo, nothing where the user has corpora and models."""
     num_clips: int = 120
     """Clips of the corpus."""
     clip_s: float = 10.0
     """Length of a clip."""
+    num_songs: int = 10
+    """Songs of the jaCappella-shaped set, at most 10."""
+    num_covers: int = 6
+    """Recordings of the singing set."""
     seed: int = 0
     """Of the choice of excerpts, timbres, tempi and phrasings, and of all weights."""
 
     def __post_init__(self) -> None:
-        at_least("demo", self, 1, "num_clips", "clip_s")
+        at_least("demo", self, 1, "num_clips", "clip_s", "num_songs", "num_covers")
+        at_most("demo", self, 10, "num_songs")
         at_least("demo", self, 0, "seed")
 
 
@@ -64,6 +71,14 @@ def _build(part: Part, out: Path, work: Path, params: DemoParams) -> None:
         from pipeline.demo.corpus import build_corpus
 
         build_corpus(staged, num_clips=params.num_clips, clip_s=params.clip_s, seed=params.seed)
+    elif part == "jacappella":
+        from pipeline.demo.jacappella import write_jacappella
+
+        write_jacappella(staged, num_songs=params.num_songs, seed=params.seed)
+    elif part == "singing":
+        from pipeline.demo.covers import write_singing
+
+        write_singing(staged, num_tracks=params.num_covers, seed=params.seed)
     else:
         from pipeline.demo.checkpoints import build_checkpoints
 

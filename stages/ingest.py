@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from pipeline.music.recording import Recording
 
 
-# Clips wait for the verdict on their whole recording; those of half an hour at 32 kHz wait in memory.
-_SPOOL_BYTES = 1 << 26
+# Clips wait for the verdict on their whole recording; those of ten minutes wait in memory.
+_SPOOL_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +163,7 @@ class IngestStep:
     def _clip(self, track: Track, facts: Facts, number: int, window: Window) -> tuple[ClipJson, bytes] | Drop:
         params, rate_hz = self.params, facts.sample_rate_hz
         key = clip_key(self.corpus, track.id, number)
-        fault = self.audio.judge_clip(window.wave_N, rate_hz, min_s=params.min_clip_s, silence_lufs=params.silence_lufs)
+        fault = self.audio.judge_clip(window.wave_N, rate_hz, min_s=params.min_clip_s)
         if fault:
             return Drop(track.id, Reason(fault[0]), fault[1], clip=key)
         centred_N, offset = self.audio.remove_offset(window.wave_N)
@@ -173,6 +173,9 @@ class IngestStep:
             target_lufs=params.target_lufs,
             ceiling_dbtp=params.ceiling_dbtp,
         )
+        # Measured once, with the offset gone and at the rate of the clip.
+        if level.measured_lufs < params.silence_lufs:
+            return Drop(track.id, Reason.SILENT, f"{level.measured_lufs:.1f} LUFS", clip=key)
         own_captions = track.cuts[number].captions if number < len(track.cuts) else ()
         clip = ClipJson(
             key=key,
@@ -211,6 +214,7 @@ class IngestStep:
             "duration_s": round(facts.decoded_s, 6),
             "tags": tags,
             "score": score,
+            "part": track.part,
             "clips": [{"key": clip["key"], "span_s": clip["span_s"]} for clip in clips],
         }
 

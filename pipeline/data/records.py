@@ -40,6 +40,7 @@ class Reason(StrEnum):
     # lyrics, transcribe
     NO_LYRICS = "no_lyrics"
     BAD_ENCODING = "bad_encoding"
+    BAD_SCORE = "bad_score"
     HAS_LYRICS = "has_lyrics"
     NO_SPEECH = "no_speech"
     # retrieve, pack
@@ -176,6 +177,8 @@ class Track:
     """Given times of the clips, by start; without them the recording is cut by the settings."""
     score: Path | None = None
     """The score of the recording, where the corpus has one."""
+    part: str | None = None
+    """Which part of the score the recording sings; None for the leading one."""
     lyrics: str = ""
     """Lyrics from beside the recording, plain or LRC; those in its own tags come first."""
     captions: tuple[Caption, ...] = ()

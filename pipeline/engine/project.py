@@ -19,7 +19,7 @@ from pipeline.errors import ParamsError
 T = TypeVar("T")
 
 SECTIONS = (
-    *("sources", "models", "demo", "fetch", "ingest", "split", "transcribe", "describe", "encode", "embed"),
+    *("sources", "models", "demo", "fetch", "ingest", "split", "lyrics", "transcribe", "describe", "encode", "embed"),
     *("retrieve", "pack", "train", "generate", "evaluate", "engine"),
 )
 """Sections of params.yaml."""
@@ -88,6 +88,7 @@ class ColumnStage:
     make_step: Callable[[], Step]
     models: Mapping[str, Any] = field(default_factory=dict[str, Any])
     packages: Sequence[str] = ()
+    side_files: Sequence[str] = ()
     max_drop_share: float = 1.0
 
 
@@ -110,6 +111,7 @@ def run_column(project: Project, corpus: str, stage: ColumnStage) -> None:
             parents=digests,
             models=stage.models,
             packages=stage.packages,
+            side_files=stage.side_files,
             max_drop_share=stage.max_drop_share,
         )
     )

@@ -151,20 +151,3 @@ def parse_lyrics(text: str) -> list[Phrase]:
         for (start, words), end in zip(timed, ends, strict=True)
         if words
     ]
-
-
-def phrases_in_span(phrases: list[Phrase], start_s: float, end_s: float) -> list[Phrase]:
-    """Take the phrases that sound within a span, with times from its start.
-
-    Phrases without times belong to every clip of a recording only when it has no more than one: see `stages.lyrics`.
-    """
-    inside: list[Phrase] = []
-    for phrase in phrases:
-        begin, end = phrase["start_s"], phrase["end_s"]
-        if begin is None or begin >= end_s or (begin if end is None else end) < start_s or end == start_s:
-            continue  # a phrase without an end, the last one, sounds only where it begins
-        cut = Phrase(**phrase)
-        cut["start_s"] = round(max(begin - start_s, 0.0), 3)
-        cut["end_s"] = None if end is None else round(min(end, end_s) - start_s, 3)
-        inside.append(cut)
-    return inside

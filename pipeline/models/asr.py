@@ -1,27 +1,28 @@
-"""Whisper behind the recogniser port, by openai-whisper; needs no ffmpeg program."""
+"""The recogniser port: how to search for words, and which of two Whispers does it.
+
+What lies at `models.recogniser` decides. A `.pt` file, or a name of openai-whisper's list such as `small`, is read by
+openai-whisper, the reference. A folder with `model.bin`, or a hub id such as `Systran/faster-whisper-small`, is
+CTranslate2's and read by faster-whisper. Both answer the same call with the same fields, and neither drops what it
+heard: that is for gates that count.
+"""
 
 from __future__ import annotations
 
-import os
-import pickle
-import warnings
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import whisper
-import whisper.tokenizer
-from numpy.typing import NDArray
-
 from pipeline.data.records import Heard
-from pipeline.errors import ContractError, ParamsError
-from pipeline.models.base import Checkpoint, Recogniser, choose_device, make_stamp
+from pipeline.errors import ParamsError
+from pipeline.models.base import Recogniser
 
 # whisper's own ladder: sampling is tried where greedy decoding repeats itself or is unsure.
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-_SEED = 0
+MAX_TOKENS = 224
+"""Most tokens that Whisper writes for a window: half its text context (openai-whisper, decoding.py)."""
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(?<!\.pt)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,111 +32,72 @@ class Decoding:
     language: str | None = None
     """Code such as "ja" or "en"; None lets the model guess for every wave."""
     temperatures: tuple[float, ...] = TEMPERATURES
-    """Tried in turn while a result looks wrong by whisper's own thresholds."""
+    """Tried in turn while a result looks wrong by the two limits below. Where all do, openai-whisper keeps the last,
+    faster-whisper the likeliest that does not loop."""
     max_tokens: int | None = None
     """Most tokens per 30 s window; None for the model's own limit."""
+    beam_size: int = 1
+    """Hypotheses kept at temperature 0; 1 is greedy."""
+    max_compression_ratio: float = 2.4
+    """The next temperature is tried above this: loops compress well."""
+    min_avg_logprob: float = -1.0
+    """The next temperature is tried below this mean log-probability, nats."""
 
 
-def load_recogniser(source: str, decoding: Decoding, *, device: str = "cpu") -> Recogniser:
-    """Load a Whisper from a `.pt` file in openai-whisper's format, or by a name from its list ("small").
-
-    A named model is downloaded to whisper's own cache unless it is there.
+def load_recogniser(
+    source: str, decoding: Decoding, *, device: str = "cpu", compute_type: str | None = None
+) -> Recogniser:
+    """Load a Whisper by whichever package reads what lies there; a name not found here may be downloaded.
 
     Args:
-        source: a file, or a name.
+        source: a `.pt` file, a name of openai-whisper's list, a CTranslate2 folder, or a hub id.
         decoding: language and search.
         device: auto, cpu or cuda.
+        compute_type: CTranslate2's word for the arithmetic, such as int8, int8_float16 or float32; None for int8 on
+            the CPU and float16 on a GPU. Only for CTranslate2.
 
     Raises:
         ContractError: the checkpoint is missing or damaged.
-        ParamsError: a language that Whisper, or this model, does not know.
+        ParamsError: a language that Whisper, or this model, does not know; arithmetic that it cannot do here.
     """
-    language = decoding.language
-    if language is not None and language not in whisper.tokenizer.LANGUAGES:
+    if Path(source).is_dir() or (_HUB_ID.fullmatch(source) and not Path(source).exists()):
+        from pipeline.models.asr_faster import load_faster
+
+        return load_faster(source, decoding, device=device, compute_type=compute_type)
+    if compute_type is not None:
+        raise ParamsError(
+            f"compute_type {compute_type!r} is for a Whisper in CTranslate2's format, and {source} is none; "
+            "convert it, or leave compute_type out"
+        )
+    from pipeline.models.asr_openai import load_openai
+
+    return load_openai(source, decoding, device=device)
+
+
+def check_language(name: str, language: str | None, *, known: Iterable[str], is_multilingual: bool) -> None:
+    """Refuse a language that the model cannot write.
+
+    Raises:
+        ParamsError: with what to set instead.
+    """
+    if language is not None and language not in known:
         raise ParamsError(f"language {language!r} is none of Whisper's; use a code such as ja or en, or none to guess")
-    checkpoint = _find(source)
-    chosen = choose_device(device)
-    try:
-        with warnings.catch_warnings():
-            # torch remarks on pickles it did not write, then refuses or loads them; either is all there is to say.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            model = whisper.load_model(str(checkpoint.path), device=chosen)
-    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ContractError(
-            f"recogniser: {checkpoint.path} is no Whisper checkpoint ({type(error).__name__}); fetch it again"
-        ) from error
-    if language not in {None, "en"} and not model.is_multilingual:
-        raise ParamsError(f"recogniser {checkpoint.name} knows English only, not {language!r}; take one without .en")
-    with warnings.catch_warnings():
-        # whisper leaves its vocabulary's file to the garbage collector, once: here, before the cache holds it.
-        warnings.simplefilter("ignore", ResourceWarning)
-        whisper.tokenizer.get_tokenizer(model.is_multilingual, num_languages=model.num_languages)
-    return _WhisperRecogniser(model.eval(), checkpoint, decoding)
+    if language not in {None, "en"} and not is_multilingual:
+        raise ParamsError(f"recogniser {name} knows English only, not {language!r}; take one without .en")
 
 
-def _find(source: str) -> Checkpoint:
-    path = Path(source)
-    if path.is_file():
-        return Checkpoint(path, path.name, None)
-    if source not in whisper.available_models():
-        raise ContractError(
-            f"recogniser: no file {source}; set models.recogniser to a Whisper .pt file or one of "
-            f"{', '.join(whisper.available_models())}"
-        )
-    return Checkpoint(_download(source), source, None)
+def heard_within(segments: Iterable[Mapping[str, Any]], duration_s: float) -> list[Heard]:
+    """Phrases with their times inside the wave: Whisper pads to 30 s and may place words there.
+
+    Args:
+        segments: with the names that openai-whisper gives their fields, in order.
+        duration_s: length of the wave; what starts at or after its end is left out, and so is empty text.
+    """
+    phrases = (_heard(segment, duration_s) for segment in segments)
+    return [phrase for phrase in phrases if phrase["text"] and phrase["start_s"] < duration_s]
 
 
-def _download(name: str) -> Path:
-    """Fetch a released model to whisper's cache, checked against the digest that whisper knows."""
-    cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))  # where whisper itself looks
-    root = Path(cache) / "whisper"
-    try:
-        # Whisper gives no public way to fetch without loading, and the digest needs the file.
-        url = whisper._MODELS[name]  # pyright: ignore[reportPrivateUsage]
-        path = whisper._download(url, str(root), in_memory=False)  # pyright: ignore[reportPrivateUsage]
-        return Path(str(path))
-    except (OSError, RuntimeError) as error:
-        raise ContractError(
-            f"recogniser: {name} is not in {root} and does not download ({type(error).__name__}); "
-            "go online once, or set models.recogniser to a .pt file"
-        ) from error
-
-
-class _WhisperRecogniser:
-    """A loaded Whisper; implements `Recogniser`."""
-
-    def __init__(self, model: Any, checkpoint: Checkpoint, decoding: Decoding) -> None:
-        self._model = model
-        self._decoding = decoding
-        self.sample_rate_hz: int = whisper.audio.SAMPLE_RATE
-        self.stamp: dict[str, Any] = make_stamp(
-            checkpoint, ("torch", "openai-whisper"), sample_rate_hz=self.sample_rate_hz, **asdict(decoding)
-        )
-
-    def transcribe(self, wave_N: NDArray[np.float32]) -> list[Heard]:
-        """Recognise a wave; each window by itself, so that one hallucination does not feed the next."""
-        if not wave_N.size:
-            return []
-        # Sampling at higher temperatures draws from torch's global generator: seeded here, restored after.
-        devices = [self._model.device] if self._model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), torch.inference_mode():
-            torch.manual_seed(_SEED)
-            result = self._model.transcribe(
-                np.ascontiguousarray(wave_N, np.float32),
-                language=self._decoding.language,
-                temperature=self._decoding.temperatures,
-                sample_len=self._decoding.max_tokens,
-                condition_on_previous_text=False,
-                fp16=self._model.device.type == "cuda",
-                verbose=None,
-            )
-        duration_s = wave_N.size / self.sample_rate_hz
-        phrases = (_heard(segment, duration_s) for segment in result["segments"])
-        return [phrase for phrase in phrases if phrase["text"] and phrase["start_s"] < duration_s]
-
-
-def _heard(segment: dict[str, Any], duration_s: float) -> Heard:
-    """A whisper segment with its times inside the wave: whisper pads to 30 s and may place words there."""
+def _heard(segment: Mapping[str, Any], duration_s: float) -> Heard:
     start_s = min(max(0.0, float(segment["start"])), duration_s)
     return Heard(
         text=str(segment["text"]).strip(),

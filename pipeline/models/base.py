@@ -1,7 +1,7 @@
-"""What a model is to the rest of the code: three small protocols with numpy at their border.
+"""What a model is to the rest of the code: small protocols with numpy at their border.
 
-Shape letters: B batch, N samples, K codebooks, T frames, D embedding. Waves are float32 mono, full scale 1.0,
-at the model's `sample_rate_hz`; texts are plain strings.
+Shape letters: B batch, C channels, N samples, K codebooks, T frames, D embedding, V vocabulary, L tokens of a text.
+Waves are float32 mono, full scale 1.0, at the model's `sample_rate_hz`; texts are plain strings.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import importlib.metadata
 import re
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from pipeline.errors import ContractError, ParamsError
 
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_FILES = ("*.json", "*.txt", "*.model")
+_HUB_FILES = ("*.json", "*.txt", "*.model", "*.yaml")
 
 
 class Codec(Protocol):
@@ -71,6 +71,60 @@ class Recogniser(Protocol):
 
     def transcribe(self, wave_N: NDArray[np.float32]) -> list[Heard]:
         """Phrases in order of time; the same wave gives the same phrases."""
+        ...
+
+
+class SpeechDetector(Protocol):
+    """Says where somebody speaks or sings."""
+
+    sample_rate_hz: int
+    hop_s: float
+    """Time from one probability to the next; the first stands for the time from 0 to `hop_s`."""
+    stamp: dict[str, Any]
+
+    def speech_probabilities(self, wave_N: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities [T], 0 to 1; T = N / (hop_s * sample_rate_hz), rounded up."""
+        ...
+
+    def stream_probabilities(self, blocks_N: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """The same, in the same bytes, for a recording that comes in blocks of any length."""
+        ...
+
+
+class Aligner(Protocol):
+    """Finds when each sound of a known text is sung."""
+
+    sample_rate_hz: int
+    frame_s: float
+    """Length of a frame; the first covers the time from 0 to `frame_s`."""
+    vocabulary: tuple[str, ...]
+    """The sounds that it knows, by id; 0 is the blank of CTC."""
+    stamp: dict[str, Any]
+
+    def log_posteriors(self, wave_N: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Log-probabilities of the sounds [T, V], T = N / (frame_s * sample_rate_hz), rounded up."""
+        ...
+
+    def align(self, wave_N: NDArray[np.float32], tokens: Sequence[int]) -> NDArray[np.float64]:
+        """Start and end in seconds and confidence, 0 to 1, of every token [L, 3], in the order of the text.
+
+        Args:
+            wave_N: a recording in which all of it is sung.
+            tokens: ids of the vocabulary; -1 stands for some sound of which nothing is known.
+
+        Raises:
+            ValueError: the wave is too short for the text.
+        """
+        ...
+
+
+class Separator(Protocol):
+    """Takes the voices out of a mix."""
+
+    stamp: dict[str, Any]
+
+    def separate(self, wave_CN: NDArray[np.float32], sample_rate_hz: int) -> NDArray[np.float32]:
+        """Vocals [N], mono, of a mix [C, N] or [N], at the mix's own rate and level."""
         ...
 
 

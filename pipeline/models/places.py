@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Port = Literal["codec", "embedder", "recogniser", "generator"]
+Port = Literal["codec", "embedder", "recogniser", "aligner", "separator", "generator"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,13 @@ class ModelsParams:
     embedder: str = "laion/larger_clap_music"
     """CLAP that chooses examples."""
     recogniser: str = "small.pt"
-    """openai-whisper checkpoint."""
+    """Whisper: a `.pt` file or a name of openai-whisper's, or a CTranslate2 folder or hub id for faster-whisper."""
+    compute_type: str | None = None
+    """Arithmetic of faster-whisper, such as int8 or float16; null for what suits the device."""
+    aligner: str | None = None
+    """CTC model that finds when known lyrics are sung; null leaves lyrics without times as they are."""
+    separator: str | None = None
+    """Demucs folder; null listens to the mix."""
     generator: str = "facebook/musicgen-small"
     """MusicGen that is adapted."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -6,6 +6,7 @@ Shape letters: N samples. Waves are float32 mono, full scale 1.0.
 from __future__ import annotations
 
 import io
+import math
 
 import numpy as np
 import soundfile as sf
@@ -33,7 +34,7 @@ def resample(wave_N: NDArray[np.float32], from_hz: int, to_hz: int) -> NDArray[n
 
 
 def judge_clip(
-    wave_N: NDArray[np.float32], sample_rate_hz: int, *, min_s: float, silence_lufs: float
+    wave_N: NDArray[np.float32], sample_rate_hz: int, *, min_s: float, silence_lufs: float = -math.inf
 ) -> tuple[str, str] | None:
     """Say why a clip must not be used, before its loudness is normalised.
 
@@ -41,22 +42,25 @@ def judge_clip(
         wave_N: the clip, best at its source rate: resampling blurs what clipping leaves.
         sample_rate_hz: its rate.
         min_s: shortest clip to keep.
-        silence_lufs: a clip below this integrated loudness counts as silent.
+        silence_lufs: a clip below this integrated loudness counts as silent; by default it is not measured.
 
     Returns:
         None for a good clip, else (reason, detail); reasons `bad_values` (NaN, infinity, beyond 4 times full
         scale), `too_short`, `silent`, `clipped` (5 % of the samples in exactly flat tops at full scale, or 35 %
         in nearly flat ones; a full-scale square wave is clipped, peaks over 1.0 alone are not).
     """
-    magnitude = float(np.abs(wave_N).max(initial=0.0))
+    magnitude = max(float(wave_N.max(initial=0.0)), -float(wave_N.min(initial=0.0)))
     if not magnitude <= _MAX_MAGNITUDE:
         return "bad_values", f"largest magnitude {magnitude:.4g}"
     clip_s = wave_N.size / sample_rate_hz
     if clip_s < min_s or not wave_N.size:
         return "too_short", f"{clip_s:.3f} s"
-    loudness_lufs = integrated_loudness(remove_offset(wave_N)[0], sample_rate_hz)
-    if loudness_lufs < silence_lufs:
-        return "silent", f"{loudness_lufs:.1f} LUFS"
+    if silence_lufs > -math.inf:
+        loudness_lufs = integrated_loudness(remove_offset(wave_N)[0], sample_rate_hz)
+        if loudness_lufs < silence_lufs:
+            return "silent", f"{loudness_lufs:.1f} LUFS"
+    if magnitude < _FLAT_LEVELS[0]:
+        return None
     for max_step, max_share in _FLAT_LIMITS:
         share = _flat_share(wave_N, max_step)
         if share > max_share:
@@ -68,8 +72,6 @@ def _flat_share(wave_N: NDArray[np.float32], max_step: float) -> float:
     """Share of samples in runs of three or more at full scale that move by at most `max_step` a sample."""
     magnitude_N = np.abs(wave_N)
     is_full_N = (magnitude_N >= _FLAT_LEVELS[0]) & (magnitude_N <= _FLAT_LEVELS[1])
-    if not is_full_N.any():
-        return 0.0
     is_pair = (np.abs(np.diff(wave_N)) <= max_step) & is_full_N[1:] & is_full_N[:-1]
     is_triple = is_pair[1:] & is_pair[:-1]
     is_flat_N = np.zeros(wave_N.size, bool)
@@ -87,7 +89,7 @@ def remove_offset(wave_N: NDArray[np.float32]) -> tuple[NDArray[np.float32], flo
     Returns:
         The clip, the same array where nothing was done; and the offset, full scale 1.0.
     """
-    offset = float(wave_N.mean(dtype=np.float64)) if wave_N.size else 0.0
+    offset = float(wave_N.mean()) if wave_N.size else 0.0
     return (wave_N - np.float32(offset) if abs(offset) > _MAX_OFFSET else wave_N), offset
 
 

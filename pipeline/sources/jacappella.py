@@ -69,6 +69,7 @@ def _tracks(
             path=path if path.is_file() else None,
             missing=f"no {name}.wav",
             score=score,
+            part=None if part.startswith("mixture") else part,
             aspects=tuple(word for word in ("a cappella", subset.replace("_", " "), part.replace("_", " ")) if word),
             groups=groups,
             official_split="test" if title in test else "train",

@@ -14,7 +14,8 @@ from tests.conftest import REPOSITORY
 HEAVY = [
     *("audiocraft", "av", "encodec", "faiss", "laion_clap", "librosa", "matplotlib", "music21", "peft", "pyloudnorm"),
     *("scipy", "soundfile", "soxr", "torch", "torchaudio", "transformers", "webdataset", "whisper"),
-    *("huggingface_hub", "yt_dlp"),
+    *("ctranslate2", "demucs", "faster_whisper", "huggingface_hub", "onnxruntime", "pyopenjtalk", "silero_vad"),
+    *("sudachipy", "tokenizers", "yt_dlp"),
 ]
 COMMANDS = sorted(
     f"{folder}.{path.stem}"

@@ -14,6 +14,7 @@ from stages.describe import DescribeParams
 from stages.embed import EmbedParams
 from stages.encode import EncodeParams
 from stages.ingest import IngestParams
+from stages.lyrics import LyricsParams
 from stages.pack import PackParams
 from stages.retrieve import RetrieveParams
 from stages.split import SplitParams
@@ -26,6 +27,7 @@ SECTIONS: dict[str, type[Any]] = {
     "demo": DemoParams,
     "ingest": IngestParams,
     "split": SplitParams,
+    "lyrics": LyricsParams,
     "transcribe": TranscribeParams,
     "describe": DescribeParams,
     "encode": EncodeParams,

@@ -74,9 +74,9 @@ def main() -> None:
             damaged.write_bytes(corrupt(data, np.random.default_rng([way, len(data)])))
             name = path.relative_to(folder).as_posix()
             print(json.dumps({"file": name, "way": way}), flush=True)
-            begun_s = time.perf_counter()
+            begun_s = time.process_time()  # other work on the cores must not look like a hang
             outcome = ingest(damaged)
-            seconds = round(time.perf_counter() - begun_s, 3)
+            seconds = round(time.process_time() - begun_s, 3)
             print(json.dumps({"file": name, "way": way, "outcome": outcome, "seconds": seconds}), flush=True)
 
 

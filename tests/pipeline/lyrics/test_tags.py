@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.data.files import open_source
 from pipeline.data.records import Member
-from pipeline.lyrics.tags import GARBLED, parse_lyrics, phrases_in_span, read_tags
+from pipeline.lyrics.phrases import phrases_in_span
+from pipeline.lyrics.tags import GARBLED, parse_lyrics, read_tags
 from tests.pipeline.lyrics.tag_makers import (
     MPEG_FRAME,
     atom,

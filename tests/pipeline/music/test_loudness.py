@@ -6,9 +6,14 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pyloudnorm
 import pytest
 import soundfile as sf
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from pipeline.music import loudness
 from pipeline.music.loudness import integrated_loudness, loudness_range, normalise_loudness, true_peak_dbtp
 
 RATE_HZ = 48_000
@@ -79,7 +84,8 @@ def test_normalise_reaches_the_target_by_gain_alone(level_dbfs):
     result = normalise_loudness(wave_N, RATE_HZ, target_lufs=-16.0, ceiling_dbtp=-1.0)
     assert not result.limited
     assert result.loudness_lufs == pytest.approx(-16.0, abs=0.1)
-    assert integrated_loudness(result.wave_N, RATE_HZ) == result.loudness_lufs
+    assert integrated_loudness(result.wave_N, RATE_HZ) == pytest.approx(result.loudness_lufs, abs=0.001)
+    assert result.measured_lufs == pytest.approx(result.loudness_lufs - result.gain_db, abs=0.001)
     assert true_peak_dbtp(result.wave_N) == pytest.approx(result.true_peak_dbtp, abs=0.01)
     np.testing.assert_allclose(result.wave_N, wave_N * 10 ** (result.gain_db / 20), rtol=1e-4, atol=1e-7)
 
@@ -105,3 +111,58 @@ def test_normalise_leaves_silence_alone():
     result = normalise_loudness(np.zeros(RATE_HZ, np.float32), RATE_HZ, target_lufs=-16.0, ceiling_dbtp=-1.0)
     assert (result.gain_db, result.limited, result.loudness_lufs) == (0.0, False, -math.inf)
     assert not result.wave_N.any()
+
+
+def noise(seed: int, duration_s: float, rate_hz: int) -> np.ndarray:
+    """Noise between hiss and rumble whose level wanders over 40 dB: some of its blocks are gated."""
+    random = np.random.default_rng(seed)
+    wave_N = random.standard_normal(round(duration_s * rate_hz))
+    rumble_N = np.cumsum(wave_N - wave_N.mean())
+    wave_N += random.uniform(0, 1) * rumble_N / np.abs(rumble_N).max() * np.abs(wave_N).max()
+    levels_db = np.interp(np.arange(wave_N.size), np.linspace(0, wave_N.size, 9), random.uniform(-40, 0, 9))
+    return (wave_N * 10 ** (levels_db / 20) * 0.2).astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    duration_s=st.floats(0.41, 6.0),
+    rate_hz=st.sampled_from([8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000, 192_000]),
+)
+def test_loudness_agrees_with_pyloudnorm(seed: int, duration_s: float, rate_hz: int):
+    wave_N = noise(seed, duration_s, rate_hz)
+    reference_lufs = pyloudnorm.Meter(rate_hz).integrated_loudness(wave_N)
+    assert integrated_loudness(wave_N, rate_hz) == pytest.approx(reference_lufs, abs=0.01)
+
+
+def test_loudness_of_bad_values_is_no_number():
+    for bad in (np.nan, np.inf):
+        wave_N = sine(-20.0)
+        wave_N[RATE_HZ] = bad
+        assert math.isnan(integrated_loudness(wave_N, RATE_HZ))
+
+
+def whole_peak_dbtp(wave_N: np.ndarray) -> float:
+    """The true peak from all of the oversampled wave."""
+    return 20 * math.log10(max(np.abs(soxr.resample(wave_N, 1, 4, quality="HQ")).max(), np.abs(wave_N).max()))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1000), duration_s=st.floats(1e-4, 1.0), crop=st.booleans())
+def test_true_peak_of_the_loud_parts_is_that_of_the_whole(seed: int, duration_s: float, crop: bool):
+    wave_N = noise(seed, duration_s, RATE_HZ)
+    if crop:  # peaks that stand at the very ends and between equal samples
+        wave_N = np.clip(wave_N * 5, -0.5, 0.5)
+    assert true_peak_dbtp(wave_N) == pytest.approx(whole_peak_dbtp(wave_N), abs=1e-4)
+
+
+def test_true_peak_rests_on_the_kernel_as_it_is():
+    impulse_N = np.zeros(1001, np.float32)
+    impulse_N[500] = 1
+    kernel_N = soxr.resample(impulse_N, 1, 4, quality="HQ")[: 4 * 1001]
+    magnitude_N = np.abs(kernel_N)
+    reach = loudness._SEGMENT_SAMPLES - 1
+    assert magnitude_N[: 4 * (500 - reach)].sum() + magnitude_N[4 * (500 + reach) :].sum() < 1e-4
+    assert magnitude_N.reshape(-1, 4).sum(axis=0).max() < loudness._KERNEL_SUM
+    smoothed_N = sum(weight * np.roll(kernel_N, 4 * shift) for shift, weight in ((-1, 0.25), (0, 0.5), (1, 0.25)))
+    assert np.abs(smoothed_N).reshape(-1, 4).sum(axis=0).max() < loudness._SMOOTH_KERNEL_SUM

@@ -1,0 +1,329 @@
+"""Export: lyrics and recordings in the formats of other trainers and of players. Run by hand, after the chain.
+
+In:    shards/ingest, shards/lyrics and shards/transcribe of one corpus, as far as they are there (lyrics come before
+       what a recogniser heard); for audiocraft shards/describe.
+Out:   the folder that --out names, whole or not at all, with manifest.json and drops.jsonl beside:
+       songbloom   songs.jsonl {idx, lyrics, prompt_wav, audio_path, ...}, prompts/*.wav (48 kHz), targets/*.flac; the
+                   prompt is cut from a part of the song that the target does not hold
+       lrc         one LRC file per recording
+       audiocraft  per clip a FLAC and beside it the JSON that its MusicDataset reads
+Drops: no_lyrics (or, for songbloom, lyrics without times); too_short (to spare a prompt beside a target).
+
+The clips of a recording are joined again: the longest stretch without a hole, at one loudness. Phrases that a cut went
+through are put together; one that goes on beyond the stretch is part of no target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import shutil
+import wave
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.data.columns import join_columns
+from pipeline.data.provenance import MANIFEST_NAME, check_parents, folder_digest, pretty_json
+from pipeline.data.records import TRACKS_FILE, Drop, Phrase, Reason, all_captions, count_drops
+from pipeline.data.shards import decode_json, encode_jsonl, read_jsonl
+from pipeline.data.splits import SPLIT_FILE, SPLITS, read_splits
+from pipeline.data.storage import publish_folder, write_bytes
+from pipeline.engine.cli import build_parser, run_main
+from pipeline.engine.local import only_run
+from pipeline.engine.progress import progress
+from pipeline.engine.project import Project, column_tasks, open_project
+from pipeline.errors import ContractError, ParamsError
+from pipeline.lyrics.songs import Song, clip_of, join_audio, make_song
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipeline.lyrics.sections import Section
+    from pipeline.lyrics.songbloom import PromptCut
+
+FORMATS = ("songbloom", "lrc", "audiocraft")
+VOICES = ("phrases", "energy", "silero")
+COLUMNS = {"songbloom": ("lyrics", "transcribe"), "lrc": ("lyrics", "transcribe"), "audiocraft": ("describe",)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the flags ask for."""
+
+    format: str
+    model: str = "150s"
+    """SongBloom's model: its longest song, and how long a tag lasts."""
+    min_target_s: float = 20.0
+    """Shortest target; what a recording has beyond it may serve as the prompt."""
+    voice: str = "phrases"
+    """What tells where voices sound: `phrases`, `energy` or `silero`."""
+
+    def __post_init__(self) -> None:
+        if not self.min_target_s >= 1:
+            raise ParamsError(f"--min-target-s {self.min_target_s:g}: must be at least 1")
+
+
+Lines = list[dict[str, Any]]
+Write = Callable[[Song, Path, Path, Options], Lines | Drop]
+
+
+# --- songs from clips ------------------------------------------------------------------------------------------------
+
+
+def read_songs(project: Project, corpus: str, columns: Sequence[str], split: str | None) -> Iterator[Song]:
+    """Put the recordings of a corpus together, one at a time."""
+    layout = project.layout
+    folders = [layout.column(column, corpus) for column in ("ingest", *columns)]
+    tracks = {track["track"]: track for track in read_jsonl(folders[0] / TRACKS_FILE)}
+    wanted = read_splits(layout.split() / SPLIT_FILE).split if split else {}
+    num_songs = 0
+    for task in column_tasks(folders):
+        samples = join_columns(task.payload[0])
+        for track, group in groupby(samples, key=lambda sample: decode_json(sample.members["json"])["track"]):
+            clips = list(group)
+            if split and wanted.get(clips[0].key) != split:
+                continue
+            if num_songs == project.limit:
+                return
+            num_songs += 1
+            yield make_song(tracks[track], clips)
+
+
+# --- formats: each writes one song, and gives its lines --------------------------------------------------------------
+
+
+def write_songbloom(song: Song, folder: Path, final: Path, options: Options) -> Lines | Drop:
+    """Write prompt and target of a song; its line is for songs.jsonl."""
+    from pipeline.lyrics.songbloom import MODELS, cut_prompt, songbloom_lyrics
+
+    model = MODELS[options.model]
+    worded = [phrase for phrase in song.phrases if any(letter.isalnum() for letter in phrase["text"])]
+    phrases = sorted((p for p in worded if p["start_s"] is not None), key=lambda p: p["start_s"] or 0.0)
+    if not phrases:
+        return Drop(song.track["track"], Reason.NO_LYRICS, "lyrics without times" if worded else "")
+    cut = cut_prompt(phrases, song.span_s, max_target_s=model.max_s, min_target_s=options.min_target_s)
+    if cut is None:
+        length_s = song.span_s[1] - song.span_s[0]
+        return Drop(song.track["track"], Reason.TOO_SHORT, f"{length_s:.1f} s leave no prompt beside a sung target")
+    wave_N, rate_hz = join_audio(song.stretch)
+    sections = _sections(phrases, wave_N, rate_hz, target_s=cut.target_s, voice=options.voice)
+    lyrics = songbloom_lyrics(sections, seconds_per_tag=model.seconds_per_tag)
+    _write_pieces(song.idx, folder, cut, wave_N=wave_N, rate_hz=rate_hz)
+    line = {
+        "idx": song.idx,
+        "lyrics": lyrics,
+        "prompt_wav": str(final / "prompts" / f"{song.idx}.wav"),
+        "audio_path": str(final / "targets" / f"{song.idx}.flac"),
+        "prompt_span_s": [round(song.start_s + edge_s, 3) for edge_s in cut.prompt_s],
+        "target_span_s": [round(song.start_s + edge_s, 3) for edge_s in cut.target_s],
+        "sections": [[s.kind, round(s.duration_s, 3), s.confidence] for s in sections],
+    }
+    return [line]
+
+
+def _sections(
+    phrases: Sequence[Phrase], wave_N: NDArray[np.float32], rate_hz: int, *, target_s: tuple[float, float], voice: str
+) -> list[Section]:
+    """Sections of the target, found in the whole song: a chorus may come back outside the target."""
+    from pipeline.lyrics.sections import chroma, find_sections, find_stripes, sections_in_span
+
+    sections = find_sections(
+        phrases,
+        vocal_spans_s=_voice_spans(wave_N, rate_hz, voice),
+        duration_s=len(wave_N) / rate_hz,
+        stripes=find_stripes(chroma(wave_N, rate_hz), frames_per_s=2.0),
+    )
+    return sections_in_span(sections, *target_s)
+
+
+def _voice_spans(wave_N: NDArray[np.float32], rate_hz: int, voice: str) -> list[tuple[float, float]] | None:
+    from pipeline.lyrics.vad import VadParams, vocal_spans
+
+    if voice == "phrases":
+        return None
+    if voice == "energy":
+        return vocal_spans(wave_N, rate_hz, VadParams(vote="energy"))
+    from pipeline.models.vad import load_speech_detector
+    from pipeline.music.audio import resample
+
+    detector = load_speech_detector()
+    heard_N = resample(wave_N, rate_hz, detector.sample_rate_hz)
+    params = VadParams(vote="both", second_hop_s=detector.hop_s)
+    probabilities_T = detector.speech_probabilities(heard_N)
+    return vocal_spans(heard_N, detector.sample_rate_hz, params, second_vote=probabilities_T)
+
+
+def _write_pieces(idx: str, folder: Path, cut: PromptCut, *, wave_N: NDArray[np.float32], rate_hz: int) -> None:
+    from pipeline.lyrics.songbloom import PROMPT_RATE_HZ
+    from pipeline.music.audio import encode_flac, quantise, resample
+
+    prompt_N, target_N = (wave_N[round(a * rate_hz) : round(b * rate_hz)] for a, b in (cut.prompt_s, cut.target_s))
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setparams((1, 2, PROMPT_RATE_HZ, 0, "NONE", ""))
+        writer.writeframes(quantise(resample(prompt_N, rate_hz, PROMPT_RATE_HZ)).astype("<i2").tobytes())
+    write_bytes(folder / "prompts" / f"{idx}.wav", file.getvalue())
+    write_bytes(folder / "targets" / f"{idx}.flac", encode_flac(target_N, rate_hz))
+
+
+def write_lrc(song: Song, folder: Path, _: Path, __: Options) -> Lines | Drop:
+    """Write the LRC of a song."""
+    from pipeline.lyrics.lrc import lrc_text
+
+    if not song.phrases:
+        return Drop(song.track["track"], Reason.NO_LYRICS)
+    phrases = [_later(phrase, song.start_s) for phrase in song.phrases]
+    tags = song.track["tags"]
+    named = {name: tags.get(field, "") for name, field in (("ti", "title"), ("ar", "artist"), ("al", "album"))}
+    text = lrc_text(phrases, tags=named, duration_s=song.track["duration_s"])
+    write_bytes(folder / f"{song.idx}.lrc", text.encode())
+    return []
+
+
+def _later(phrase: Phrase, by_s: float) -> Phrase:
+    start_s, end_s = (None if time_s is None else time_s + by_s for time_s in (phrase["start_s"], phrase["end_s"]))
+    return Phrase(text=phrase["text"], start_s=start_s, end_s=end_s, source=phrase["source"])
+
+
+def write_audiocraft(song: Song, folder: Path, _: Path, __: Options) -> Lines | Drop:
+    """Write the clips of a song, each with the fields of audiocraft's MusicInfo; what is not known is empty."""
+    tags = song.track["tags"]
+    for sample in song.clips:
+        clip = clip_of(sample)
+        described = decode_json(sample.members["describe.json"]) if "describe.json" in sample.members else {}
+        attributes = described.get("attributes", {})
+        captions = all_captions(sample.members)
+        info = {
+            "title": tags.get("title", ""),
+            "artist": tags.get("artist", ""),
+            "name": sample.key,
+            "description": captions[0]["text"] if captions else "",
+            "keywords": ", ".join(clip["aspects"]),
+            "key": attributes.get("key") or "",
+            "bpm": attributes.get("tempo_bpm") or "",
+            "genre": "",
+            "instrument": "Mix",
+            "moods": [],
+            "duration": round(clip["num_samples"] / clip["sample_rate_hz"], 6),
+            "sample_rate": clip["sample_rate_hz"],
+            "file_extension": "flac",
+        }
+        write_bytes(folder / f"{sample.key}.flac", bytes(sample.members["flac"]))
+        write_bytes(folder / f"{sample.key}.json", pretty_json(info))
+    return []
+
+
+WRITERS: dict[str, Write] = {"songbloom": write_songbloom, "lrc": write_lrc, "audiocraft": write_audiocraft}
+
+
+# --- the folder ------------------------------------------------------------------------------------------------------
+
+
+def export_corpus(project: Project, corpus: str, out: Path, options: Options, *, split: str | None = None) -> None:
+    """Export one corpus into a folder, which appears when it is whole.
+
+    Raises:
+        ParamsError: the folder holds something else.
+    """
+    out = out.expanduser().resolve()
+    _check_out(out)
+    parents = _parents(project, corpus, options.format)
+    if project.dry_run:
+        num_songs = sum(1 for _ in read_songs(project, corpus, list(parents)[1:], split))
+        print(f"export {options.format}: would write {num_songs} recordings into {out}")
+        return
+    work = out.with_name(f".{out.name}.export")
+    with only_run(work, out):
+        staged = work / "staged"
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir()
+        lines: Lines = []
+        drops: list[Drop] = []
+        num_in = 0
+        for song in progress(read_songs(project, corpus, list(parents)[1:], split), desc="export", unit="song"):
+            num_in += 1
+            result = WRITERS[options.format](song, staged, out, options)
+            if isinstance(result, Drop):
+                drops.append(result)
+            else:
+                lines += result
+        if options.format == "songbloom":
+            write_bytes(staged / "songs.jsonl", encode_jsonl(lines))
+        counts = _write_manifest(staged, num_in, drops, asdict(options) | {"corpus": corpus, "split": split, **parents})
+        publish_folder(staged, out, work / "retired")
+        shutil.rmtree(work, ignore_errors=True)
+    dropped = ", ".join(f"{n} {reason}" for reason, n in counts["dropped"].items()) or "none"
+    print(f"export {options.format}: {out}: {counts['in']} in, {counts['used']} used; dropped: {dropped}")
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a folder that holds anything but an earlier export."""
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    try:
+        ours = not out.exists() or json.loads((out / MANIFEST_NAME).read_bytes())["stage"] == "export"
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise ParamsError(f"--out {out}: is there already and no export of ours; name a new folder, or empty it")
+
+
+def _parents(project: Project, corpus: str, form: str) -> dict[str, str]:
+    """Digests of the columns that are there and are read, ingest first."""
+    layout = project.layout
+    digests = {"ingest": folder_digest(layout.column("ingest", corpus))}
+    for column in COLUMNS[form]:
+        folder = layout.column(column, corpus)
+        if (folder / MANIFEST_NAME).is_file():
+            check_parents(folder, {"ingest": digests["ingest"]}, stage=f"python -m stages.{column}")
+            digests[column] = folder_digest(folder)
+    if len(digests) == 1 and form != "audiocraft":
+        raise ContractError(f"{layout.column('lyrics', corpus)}: no lyrics yet; run `python -m stages.lyrics` first")
+    return digests
+
+
+def _write_manifest(folder: Path, num_in: int, drops: Sequence[Drop], made_from: Mapping[str, Any]) -> dict[str, Any]:
+    counts = {"in": num_in, "used": num_in - len(drops), "dropped": dict(sorted(count_drops(drops).items()))}
+    manifest = {"stage": "export", "counts": counts, **made_from}
+    write_bytes(folder / "drops.jsonl", encode_jsonl(asdict(drop) for drop in drops))
+    write_bytes(folder / MANIFEST_NAME, pretty_json(manifest))
+    return counts
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export the corpus that the flags name."""
+    project = open_project(args)
+    (corpus,) = project.corpora(args.corpus)
+    options = Options(format=args.format, model=args.model, min_target_s=args.min_target_s, voice=args.voice)
+    export_corpus(project, corpus, args.out, options, split=args.split)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage from the command line."""
+    parser = build_parser(__doc__, prog="python -m stages.export")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="what to write")
+    parser.add_argument("--corpus", required=True, help="which of `sources`")
+    parser.add_argument("--out", required=True, type=Path, help="a new folder; one of an earlier export is replaced")
+    parser.add_argument("--split", choices=SPLITS, help="only recordings of this split")
+    songbloom = parser.add_argument_group("songbloom")
+    songbloom.add_argument("--model", choices=("150s", "240s"), default="150s", help="whose tags and length (150s)")
+    songbloom.add_argument("--min-target-s", type=float, default=20.0, help="shortest target, in seconds (20)")
+    songbloom.add_argument(
+        "--voice",
+        choices=VOICES,
+        default="phrases",
+        help="what tells where voices sound: the phrases' times alone; the energy of a recording of voices alone; "
+        "or silero-vad for one with instruments",
+    )
+    run_main(run, parser, argv)
+
+
+if __name__ == "__main__":
+    from stages.export import main
+
+    main()
