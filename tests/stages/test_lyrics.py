@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import soundfile
+import torch
 import yaml
 
 from pipeline.data.shards import ShardFile, decode_json, read_jsonl
 from pipeline.demo.jacappella import write_jacappella
 from pipeline.lyrics.songs import join_phrases
+from pipeline.models.aligner import AlignerConfig, CtcAligner, save_aligner
 from tests.stages.conftest import RATE_HZ, run_stage, tune, write_lyrics_flac
 
 
@@ -162,3 +164,31 @@ def test_an_unreadable_encoding_is_a_drop_of_its_own(tmp_path: Path):
     run_stage("lyrics", root=project)
     drops = read_jsonl(project / "shards/lyrics/library/drops.jsonl")
     assert {drop["reason"] for drop in drops} == {"bad_encoding"}
+
+
+def test_words_without_times_are_placed_by_an_aligner(tmp_path: Path):
+    folder = tmp_path / "checkpoints/aligner"
+    torch.manual_seed(0)
+    save_aligner(CtcAligner(AlignerConfig(vocabulary=("", *"アカサタナハマヤラワイキシチニ"), width=16)), folder)
+    project = library(tmp_path, song="さくら\n やよいの\nそらは")
+    settings = yaml.safe_load((project / "params.yaml").read_text())
+    settings["ingest"]["max_clip_s"] = 2.0
+    settings["models"] = {"root": "checkpoints", "device": "cpu"}
+    (project / "params.yaml").write_text(yaml.safe_dump(settings))
+    run_stage("ingest", root=project)
+    run_stage("lyrics", root=project)
+    assert columns(project, "lyrics", "library") == {}  # three clips, and no times
+    run_stage("lyrics", "--set", "models.aligner=aligner", root=project)
+    parts = [
+        (tuple(clip["span_s"]), columns(project, "lyrics", "library").get(key, {"phrases": []})["phrases"])
+        for key, clip in columns(project, "ingest", "library").items()
+        if clip["track"] == "song.flac"
+    ]
+    found = join_phrases(parts)
+    # An untrained aligner places them anywhere, but each once, in order, and within the recording.
+    assert [phrase["text"] for phrase in found] == ["さくら", "やよいの", "そらは"]
+    times = [time_s for phrase in found for time_s in (phrase["start_s"], phrase["end_s"])]
+    assert times == sorted(times)
+    assert 0 <= times[0] < times[-1] <= 6.0
+    assert all(0 <= phrase["confidence"] <= 1 for phrase in found)
+    assert "aligner" in json.loads((project / "shards/lyrics/library/manifest.json").read_bytes())["models"]
