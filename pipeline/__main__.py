@@ -18,7 +18,7 @@ MIN_CLIP_S, MAX_CLIP_S, SILENCE_LUFS = 2.0, 10.0, -60.0
 
 def probe(paths: Sequence[Path]) -> None:
     """Say what Setlist makes of single files: audio by its sound, scores by their phrases."""
-    from pipeline.lyrics.score import SCORE_SUFFIXES
+    from pipeline.lyrics.score_source import SCORE_SUFFIXES
 
     for path in paths:
         if not path.is_file():

@@ -33,6 +33,7 @@ from pipeline.sources.table import corpus_tracks, kind_of
 if TYPE_CHECKING:
     from pipeline.music.cutting import Window
     from pipeline.music.decoders import Facts
+    from pipeline.music.loudness import Normalised
     from pipeline.music.recording import Recording
 
 
@@ -64,7 +65,8 @@ class IngestParams:
     tracks_per_shard: int = 64
     """Recordings per shard."""
     max_drop_share: float = 0.5
-    """Share of recordings that may be unusable before the stage fails; missing files are not counted."""
+    """Share of recordings that may be unusable before the stage fails; missing, foreign and filtered ones are
+    not counted."""
 
     def __post_init__(self) -> None:
         at_least("ingest", self, 8000, "sample_rate_hz")
@@ -190,16 +192,7 @@ class IngestStep:
             fingerprint=self.fingerprint.exact_fingerprint(window.wave_N, rate_hz),
             acoustic_fingerprint=self.fingerprint.acoustic_fingerprint(window.wave_N, rate_hz),
             official_split=track.official_split,
-            audio={
-                "source_format": facts.source_format,
-                "source_rate_hz": rate_hz,
-                "source_channels": facts.num_channels,
-                "dc_offset": round(offset, 4),
-                "loudness_lufs": round(level.loudness_lufs, 2),
-                "gain_db": round(level.gain_db, 2),
-                "limited": level.limited,
-                "true_peak_dbtp": round(level.true_peak_dbtp, 2),
-            },
+            audio=_sound(facts, level, offset),
             licence=track.licence,
         )
         return clip, self.audio.encode_flac(level.wave_N, params.sample_rate_hz)
@@ -220,6 +213,20 @@ class IngestStep:
 
     def _below_root(self, path: Path | None) -> str | None:
         return path and path.relative_to(self.source_root).as_posix()
+
+
+def _sound(facts: Facts, level: Normalised, offset: float) -> dict[str, Any]:
+    """What a clip's json says of its sound, but for what shows at the end of the recording."""
+    return {
+        "source_format": facts.source_format,
+        "source_rate_hz": facts.sample_rate_hz,
+        "source_channels": facts.num_channels,
+        "dc_offset": round(offset, 4),
+        "loudness_lufs": round(level.loudness_lufs, 2),
+        "gain_db": round(level.gain_db, 2),
+        "limited": level.limited,
+        "true_peak_dbtp": round(level.true_peak_dbtp, 2),
+    }
 
 
 def _unusable(track: Track) -> Drop | None:

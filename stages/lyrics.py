@@ -10,6 +10,7 @@ Drops: no_lyrics (neither in a score nor in the tags; or no times, and more than
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from pipeline.lyrics.kana import Reading
 
 SONGS_FILE = "songs.jsonl"
+PACKAGES = ("music21", "pyopenjtalk-plus", "sudachidict-core", "sudachipy")
+ALIGNER_PACKAGES = ("numpy", "soundfile", "soxr", "torch", "torchaudio")
 Clips = list[tuple[ClipJson, Sample]]
 
 
@@ -66,11 +69,12 @@ class LyricsStep:
     """Give each clip the phrases that sound in it."""
 
     def __init__(self, params: LyricsParams, source_root: Path, aligner: str | None, device: str) -> None:
-        from pipeline.lyrics import clean, kana, phrases, tags
+        from pipeline.lyrics import clean, kana, phrases, score, tags
         from pipeline.music import tracks
 
         self.params, self.source_root = params, source_root
-        self.clean, self.kana, self.phrases, self.tags, self.tracks = clean, kana, phrases, tags, tracks
+        self.clean, self.kana, self.phrases, self.score = clean, kana, phrases, score
+        self.tags, self.tracks = tags, tracks
         self.lines: dict[str, dict[str, Any]] = {}
         self.aligner = None
         if aligner is not None:
@@ -97,10 +101,12 @@ class LyricsStep:
         source = track["score"] or "tags"
         try:
             found = self._score_phrases(track) if track["score"] else self._tag_phrases(track)
-        except ContractError:
+        except self.score.NoPartError:
             if self.params.part:
-                raise  # the part that the settings name is not there
-            return _Song([], source, {}, (), (Reason.BAD_SCORE, f"{source} cannot be read, or lacks {track['part']}"))
+                raise
+            return _Song([], source, {}, (), (Reason.BAD_SCORE, f"{source} has no part {track['part']}"))
+        except ContractError:
+            return _Song([], source, {}, (), (Reason.BAD_SCORE, f"{source} cannot be read"))
         kept, removed = self.clean.clean_phrases(found, self.params.clean)
         phrases, readings = self.phrases.add_readings(kept, is_sounding=Path(source).stem.endswith("_SVS"))
         song = _Song(phrases, source, dict(sorted(removed.items())), readings)
@@ -109,9 +115,7 @@ class LyricsStep:
         return song
 
     def _score_phrases(self, track: dict[str, Any]) -> list[Phrase]:
-        from pipeline.lyrics.score import read_score
-
-        return read_score(self.source_root / track["score"], part=self.params.part or track["part"])
+        return self.score.read_score(self.source_root / track["score"], part=self.params.part or track["part"])
 
     def _tag_phrases(self, track: dict[str, Any]) -> list[Phrase]:
         return self.tags.parse_lyrics(track["tags"].get("lyrics", ""))
@@ -155,13 +159,13 @@ def check_readings(project: Project, corpus: str, params: LyricsParams) -> None:
     Raises:
         ContractError: with the words and signs that stood out.
     """
+    from pipeline.lyrics.kana import unknown_share
+
     songs = read_jsonl(project.layout.column("lyrics", corpus) / SONGS_FILE)
-    unread: dict[str, int] = {}
+    unread: Counter[str] = Counter()
     for song in songs:
-        for word, number in song["unread"].items():
-            unread[word] = unread.get(word, 0) + number
-    num_unread = sum(len(word) * number for word, number in unread.items())
-    share = num_unread / max(num_unread + sum(song["moras"] for song in songs), 1)
+        unread.update(song["unread"])
+    share = unknown_share(unread, sum(song["moras"] for song in songs))
     words = sorted(unread, key=lambda word: (-unread[word], word))[:10]
     if share > params.max_unknown_share:
         raise ContractError(
@@ -187,7 +191,7 @@ def run_corpus(project: Project, corpus: str) -> None:
         params=asdict(params),
         make_step=partial(LyricsStep, params, project.source_root(corpus), aligner, device),
         models=stamps,
-        packages=("music21", "pyopenjtalk-plus"),
+        packages=(*PACKAGES, *(ALIGNER_PACKAGES if models.aligner is not None else ())),
         side_files=(SONGS_FILE,),
     )
     run_column(project, corpus, stage)

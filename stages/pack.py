@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.draws import draw, draw_caption
 from pipeline.data.provenance import check_parents, file_digest, folder_digest, read_manifest
-from pipeline.data.records import Caption, ClipJson, Drop, Reason, all_captions
+from pipeline.data.records import Caption, ClipJson, Drop, Reason, all_captions, known_phrases
 from pipeline.data.shards import (
     Sample,
     ShardFile,
@@ -183,7 +183,7 @@ class PackStep:
             "captions": target.captions,
             "caption_index": target.caption_index,
             "prompt": target.prompt,
-            "lyrics": _lyrics(self.clips.members(key)),
+            "lyrics": known_phrases(self.clips.members(key)),
             "attributes": target.attributes,
             "codec": self.stamp["codec"],
             "strategy": self.stamp["strategy"],
@@ -210,11 +210,6 @@ class PackStep:
         clap_2D = np.stack([vectors["text"][caption_index], vectors["audio"]])
         codes_KT = decode_npy(members["codes.npy"])[:, :max_frames]
         return Chosen(decode_json(members["json"]), codes_KT, captions, caption_index, prompt, attributes, clap_2D)
-
-
-def _lyrics(members: Mapping[str, bytes | memoryview]) -> list[Any]:
-    known = next((members[name] for name in ("lyrics.json", "asr.json") if name in members), None)
-    return decode_json(known)["phrases"] if known is not None else []
 
 
 def pack_tasks(split: Mapping[str, str], params: PackParams) -> list[Task]:

@@ -9,15 +9,15 @@ Drops: none.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from pipeline.data.columns import join_columns
 from pipeline.data.provenance import folder_digest, pretty_json
 from pipeline.data.records import ClipJson
 from pipeline.data.shards import decode_json
-from pipeline.data.splits import SPLIT_FILE, SplitClip, assign_splits
-from pipeline.data.splits_report import REPORT_FILE, count_cells, find_overlaps, write_report
+from pipeline.data.splits import SPLIT_FILE, SplitClip, SplitResult, assign_splits
+from pipeline.data.splits_report import REPORT_FILE, Cell, count_cells, find_overlaps, write_report
 from pipeline.engine.cli import build_parser, run_main
 from pipeline.engine.local import publish_files
 from pipeline.engine.project import Project, column_tasks, open_project
@@ -94,15 +94,19 @@ def run(args: argparse.Namespace) -> None:
     report = "\n".join(write_report(clips, result, duplicates)) + "\n"
     files = {SPLIT_FILE: pretty_json(content), REPORT_FILE: report.encode()}
     publish_files("split", out, work=project.layout.work_of(out), files=files, dry_run=project.dry_run)
+    _tell(cells, result, duplicates)
+    if not project.dry_run:
+        print(f"split: the whole table is in {out / REPORT_FILE}")
+
+
+def _tell(cells: Mapping[str, Mapping[str, Cell]], result: SplitResult, duplicates: Sequence[tuple[str, str]]) -> None:
     for corpus, splits in cells.items():
         words = (f"{name} {cell.clips} clips in {cell.groups} groups" for name, cell in splits.items())
         print(f"split: {corpus}: {', '.join(words)}")
     if duplicates:
         print(f"split: {len(duplicates)} near-duplicates joined, the first: {' = '.join(duplicates[0])}")
     for level, largest in result.levels_left_out.items():
-        print(f"split: groups by {level} are left out: one of them would hold {largest} of {len(clips)} clips")
-    if not project.dry_run:
-        print(f"split: the whole table is in {out / REPORT_FILE}")
+        print(f"split: groups by {level} are left out: one of them would hold {largest} of {len(result.split)} clips")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -44,6 +44,8 @@ PACKAGES = (
 Clips = list[tuple[ClipJson, Sample]]
 _SEPARATED_S = 60
 """A recording is separated in stretches of this length."""
+_MARGIN_S = 1.0
+"""A pack takes less than this of what lies before its first span."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +159,11 @@ class TranscribeStep:
         yield Line(HEARD_FILE, _line(clips, heard, len(kept), refused))
 
     def _listen(self, clips: Clips) -> _Heard:
-        """Give the recogniser what may be sung, in packs of 30 s; holds two minutes of a recording at the most."""
+        """Give the recogniser what may be sung, in packs of 30 s.
+
+        Holds some three minutes of a recording, whatever sounds in it: the reach of a pack, a minute of a sound that
+        goes on, what the floor looks ahead, and the last block, which with a separator is a minute more.
+        """
         rate_hz = self.recogniser.sample_rate_hz
         tape, heard = _Tape(rate_hz), _Heard()
         spans = self._spans(clips, tape, heard)
@@ -166,20 +172,27 @@ class TranscribeStep:
             heard.phrases += self._hear(self.recogniser, pack, tape, "stem" if self.separator else "mix")
             if self.params.second_pass != "none":
                 heard.again += self._hear(self.second, pack, tape, "mix")
-            tape.forget(pack.spans_s[-1][1])
+            tape.heard_s = pack.spans_s[-1][1]
+            tape.forget(tape.heard_s)
         return heard
 
     def _spans(self, clips: Clips, tape: _Tape, heard: _Heard) -> Iterator[Span]:
-        """Play the recording onto the tape, and tell where somebody may be singing."""
+        """Play the recording onto the tape, and tell where somebody may be singing; after each block, a clock."""
+        import numpy as np
+
         stream = ActivityStream(tape.sample_rate_hz, self.params.vad)
         played: list[NDArray[np.float32]] = []
         blocks = self._played(clips, tape, played)
         votes: Iterable[Any] = self.detector.stream_probabilities(blocks) if self.detector else (() for _ in blocks)
         for speech_prob_T in votes:
-            while played:
-                found = stream.push(played.pop(0), speech_prob_T if not played else ())
-                heard.spans_s += found
-                yield from found
+            # The detector takes several blocks before it speaks, or speaks several times of one.
+            found = stream.push(np.concatenate([*played, np.zeros(0, np.float32)]), speech_prob_T)
+            played.clear()
+            heard.spans_s += found
+            yield from found
+            yield stream.told_s, stream.told_s
+            if not heard.spans_s or heard.spans_s[-1][1] <= tape.heard_s:
+                tape.forget(stream.told_s - _MARGIN_S)
         found = stream.finish()
         heard.spans_s += found
         yield from found
@@ -221,6 +234,8 @@ class _Tape:
     def __init__(self, sample_rate_hz: int) -> None:
         self.sample_rate_hz = sample_rate_hz
         self.waves: dict[str, NDArray[np.float32]] = {}
+        self.heard_s = 0.0
+        """Up to where the recogniser has heard what is sung."""
         self._first = 0
 
     @property

@@ -202,3 +202,13 @@ def all_captions(members: Mapping[str, bytes | memoryview]) -> list[Caption]:
     own: list[Caption] = decode_json(members["json"])["captions"]
     made: list[Caption] = decode_json(members["describe.json"])["captions"] if "describe.json" in members else []
     return own + made
+
+
+def known_phrases(members: Mapping[str, bytes | memoryview]) -> list[Phrase]:
+    """Phrases of a clip from joined columns: its lyrics, or else what a recogniser heard.
+
+    Args:
+        members: `lyrics.json` and `asr.json`, as far as those columns were joined.
+    """
+    column = next((members[name] for name in ("lyrics.json", "asr.json") if name in members), None)
+    return decode_json(column)["phrases"] if column is not None else []

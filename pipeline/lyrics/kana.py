@@ -12,7 +12,7 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -228,12 +228,9 @@ def count_moras(kana: str) -> int:
     return len(moras(kana))
 
 
-def unknown_share(readings: Iterable[Reading]) -> float:
+def unknown_share(unknown: Mapping[str, int], num_moras: int) -> float:
     """Share of what was to be read that could not be: unknown letters over those and all moras, 0 to 1."""
-    num_unknown = num_moras = 0
-    for reading in readings:
-        num_unknown += sum(len(word) * number for word, number in reading.unknown.items())
-        num_moras += count_moras(reading.kana)
+    num_unknown = sum(len(word) * number for word, number in unknown.items())
     return num_unknown / max(num_unknown + num_moras, 1)
 
 

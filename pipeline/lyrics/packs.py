@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -49,13 +48,14 @@ def make_packs(
     max_reach_s: float = 120.0,
     quietest: Quietest | None = None,
 ) -> Iterator[Pack]:
-    """Pack vocal spans, in the order in which they come; a pack is told as soon as nothing more goes into it.
+    """Pack vocal spans, in the order in which they come; a pack is told soon after nothing more goes into it.
 
     Gaps up to `max_gap_s` stay, of longer ones half of it on either side. A pack ends at the longest gap of its last
     quarter.
 
     Args:
-        spans_s: (start_s, end_s), in order and apart.
+        spans_s: (start_s, end_s), in order; spans that touch are one. An empty span is a clock: it goes into no pack,
+            and says that no later span begins before it, so that in a long silence nothing waits for the next span.
         max_s: longest pack; a longer span is cut.
         max_gap_s: longest gap that is kept whole.
         max_reach_s: a pack's first and last moment lie no farther apart in the recording, so that a stream need not
@@ -67,11 +67,18 @@ def make_packs(
     """
     waiting: list[Span] = []
     last_end_s = 0.0
-    for span in _short_spans(spans_s, max_s, quietest):
-        waiting.append(span)
-        while waiting[-1][1] - waiting[0][0] > max_reach_s or _length_s(waiting, max_gap_s) > max_s:
-            if len(waiting) == 1:
-                break  # farther than max_reach_s by itself
+    for start_s, end_s in _short_spans(spans_s, max_s, quietest):
+        # Not before the gap is a long one: what is told must not depend on how often the clock strikes.
+        if waiting and start_s > max(waiting[0][0] + max_reach_s, waiting[-1][1]) + max_gap_s:
+            yield _pack(waiting, (last_end_s, start_s), max_s, max_gap_s=max_gap_s)
+            last_end_s = waiting[-1][1]
+            waiting.clear()
+        if end_s > start_s:
+            waiting.append((start_s, end_s))
+        # One alone may lie farther than max_reach_s.
+        while len(waiting) > 1 and (
+            waiting[-1][1] - waiting[0][0] > max_reach_s or _length_s(waiting, max_gap_s) > max_s
+        ):
             num_taken = _best_end(waiting, max_gap_s, max_s)
             edges_s = (last_end_s, waiting[num_taken][0])
             yield _pack(waiting[:num_taken], edges_s, max_s, max_gap_s=max_gap_s)
@@ -79,23 +86,6 @@ def make_packs(
             del waiting[:num_taken]
     if waiting:
         yield _pack(waiting, (last_end_s, float("inf")), max_s, max_gap_s=max_gap_s)
-
-
-def to_track_time(pack: Pack, time_s: float) -> float:
-    """Map a time within a pack to the recording; a time outside the pack goes to its nearer end.
-
-    Where two pieces meet, the later one is meant.
-    """
-    piece = pack.pieces[max(0, bisect_right([piece.offset_s for piece in pack.pieces], time_s) - 1)]
-    return min(piece.start_s + max(0.0, time_s - piece.offset_s), piece.end_s)
-
-
-def to_pack_time(pack: Pack, time_s: float) -> float | None:
-    """Map a time of the recording into a pack, None if it was left out."""
-    at = bisect_right([piece.start_s for piece in pack.pieces], time_s) - 1
-    if at < 0 or time_s > pack.pieces[at].end_s:
-        return None
-    return pack.pieces[at].offset_s + time_s - pack.pieces[at].start_s
 
 
 def to_track_span(pack: Pack, start_s: float, end_s: float) -> Span:
@@ -140,15 +130,21 @@ def quietest_moment(levels_T: NDArray[np.float32], frames_per_s: int, start_s: f
 
 
 def _short_spans(spans_s: Iterable[Span], max_s: float, quietest: Quietest | None) -> Iterator[Span]:
+    """Spans that touch joined, then cut to length; before each, and for each empty one, a clock."""
+    begin_s = last_s = 0.0
     for start_s, end_s in spans_s:
-        begin_s = start_s
-        while end_s - begin_s > max_s:
+        if start_s > last_s:
+            yield begin_s, last_s
+            yield start_s, start_s
+            begin_s = start_s
+        last_s = end_s
+        while last_s - begin_s > max_s:
             latest_s = begin_s + max_s
             cut_s = quietest(begin_s + max_s / 2, latest_s) if quietest else latest_s
             cut_s = min(max(cut_s, begin_s + max_s / 2), latest_s)
             yield begin_s, cut_s
             begin_s = cut_s
-        yield begin_s, end_s
+    yield begin_s, last_s
 
 
 def _gaps_s(spans_s: Sequence[Span]) -> list[float]:

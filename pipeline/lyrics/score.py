@@ -11,9 +11,7 @@ from pipeline.errors import ContractError
 from pipeline.lyrics.score_bars import has_lyrics, part_names, read_bars, read_marks, read_tempos
 from pipeline.lyrics.score_phrases import join_phrases
 from pipeline.lyrics.score_singing import sing
-from pipeline.lyrics.score_source import SCORE_SUFFIXES, load_stream, refusing
-
-__all__ = ["SCORE_SUFFIXES", "read_score"]
+from pipeline.lyrics.score_source import load_stream, refusing
 
 LEAD_WORDS = (
     "lead",
@@ -34,6 +32,10 @@ BACKING_WORDS = ("percussion", "perc", "back", "chorus", "choir", "harmony", "ã‚
 """A part with such a name does not lead, whatever else it is called."""
 
 
+class NoPartError(ContractError):
+    """The score has no part of the name that was asked for."""
+
+
 def read_score(path: Path, *, part: str | None = None) -> list[Phrase]:
     """Read the sung phrases of one part of a score.
 
@@ -50,7 +52,8 @@ def read_score(path: Path, *, part: str | None = None) -> list[Phrase]:
         Phrases with times in seconds from the start of the score; none where it has no lyrics.
 
     Raises:
-        ContractError: not a score that music21 can read, or no part of that name.
+        ContractError: not a score that music21 can read.
+        NoPartError: no part of that name.
     """
     with refusing(path):
         stream = load_stream(path)
@@ -58,7 +61,7 @@ def read_score(path: Path, *, part: str | None = None) -> list[Phrase]:
         chosen = _find_lead(parts) if part is None else _find_part(parts, part)
         if chosen is None and part is not None:
             names = ", ".join(repr(name) for name in part_names(parts))
-            raise ContractError(f"{path}: no part {part!r}; there are {names}")
+            raise NoPartError(f"{path}: no part {part!r}; there are {names}")
         if chosen is None or not has_lyrics(chosen):
             return []
         bars, marks, tempos = read_bars(chosen), read_marks(parts), read_tempos(stream)

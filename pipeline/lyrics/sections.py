@@ -2,8 +2,6 @@
 
 Where no voice sounds is intro, inst or outro. Lines that come back as a block are the chorus. All other singing is
 verse with confidence 0: not known to be one, but neither known to be anything else.
-
-Letters: T frames, D feature dimensions.
 """
 
 from __future__ import annotations
@@ -13,13 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import partial
 from itertools import groupby, pairwise
-from typing import Literal, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal, Protocol
 
 from pipeline.data.records import Phrase
+from pipeline.lyrics.gates import estimate_moras
 from pipeline.lyrics.kana import to_katakana
 
 Kind = Literal["intro", "verse", "chorus", "inst", "outro"]
@@ -64,14 +61,23 @@ class Section:
         return 0.0 if self.start_s is None or self.end_s is None else self.end_s - self.start_s
 
 
-class Stripe(NamedTuple):
-    """Two stretches of a recording that sound alike: a line beside the diagonal of its self-similarity."""
+class Alike(Protocol):
+    """Two stretches of a recording that sound alike."""
 
-    first_s: float
-    second_s: float
-    length_s: float
-    similarity: float
-    """Mean cosine, -1 to 1."""
+    @property
+    def first_s(self) -> float:
+        """Start of the one."""
+        ...
+
+    @property
+    def second_s(self) -> float:
+        """Start of the other, after the first."""
+        ...
+
+    @property
+    def length_s(self) -> float:
+        """Length of both."""
+        ...
 
 
 def find_sections(
@@ -79,7 +85,7 @@ def find_sections(
     *,
     vocal_spans_s: Sequence[Span] | None,
     duration_s: float,
-    stripes: Sequence[Stripe] | None = None,
+    stripes: Sequence[Alike] | None = None,
     params: SectionParams = SectionParams(),
 ) -> list[Section]:
     """Find the sections of a recording.
@@ -88,7 +94,7 @@ def find_sections(
         phrases: what is sung, in the order of singing; a change of `section` among them ends a section.
         vocal_spans_s: where voices sound, as measured; None leaves the phrases' own times to tell.
         duration_s: length of the recording.
-        stripes: what sounds alike, by `find_stripes`; they raise or lower the confidence of a chorus.
+        stripes: what sounds alike, where that was measured; they raise or lower the confidence of a chorus.
         params: thresholds.
 
     Returns:
@@ -98,8 +104,7 @@ def find_sections(
     starts_s = [phrase["start_s"] for phrase in phrases if phrase["start_s"] is not None]
     timed = len(starts_s) == len(phrases)
     ordered = sorted(phrases, key=lambda phrase: phrase["start_s"] or 0.0) if timed else list(phrases)
-    sung = [_sung_span(phrase, params, vocal_spans_s is not None) for phrase in ordered] if timed else []
-    voice = _union([*(vocal_spans_s or ()), *sung], duration_s)
+    voice = _union(_voice_spans(ordered if timed else [], vocal_spans_s, params=params), duration_s)
     if not timed and vocal_spans_s is None:
         voice = [(0.0, duration_s)]
     gaps = [gap for gap in _complement(voice, duration_s) if gap[1] - gap[0] >= params.min_gap_s]
@@ -107,27 +112,36 @@ def find_sections(
     around = [Section(_gap_kind(gap, duration_s), *gap, confidence=certainty) for gap in gaps]
     if not timed:
         edges = [section for section in around if section.kind != "inst"]
-        sung_sections = _sung_sections(ordered, [0] * len(ordered), stripes, params)
+        sung_sections = _sung_sections(ordered, [0] * len(ordered), stripes=stripes, params=params)
         return [s for s in edges if s.kind == "intro"] + sung_sections + [s for s in edges if s.kind == "outro"]
     stretches = [sum(gap[0] < (phrase["start_s"] or 0.0) for gap in gaps) for phrase in ordered]
-    sung_sections = _sung_sections(ordered, stretches, stripes, params)
+    sung_sections = _sung_sections(ordered, stretches, stripes=stripes, params=params)
     return _tile(sung_sections, around, duration_s)
 
 
 # --- voice ------------------------------------------------------------------------------------------------------------
 
 
-def _sung_span(phrase: Phrase, params: SectionParams, voice_is_measured: bool) -> Span:
-    """When a phrase sounds; the end of a tag's line is that of what follows, and measured by nobody."""
+def _voice_spans(timed: Sequence[Phrase], vocal_spans_s: Sequence[Span] | None, *, params: SectionParams) -> list[Span]:
+    """Where voices sound, as measured or else by the times of the phrases."""
+    if vocal_spans_s is None:
+        return [_sung_span(phrase, params) for phrase in timed]
+    return [*vocal_spans_s, *map(_onset, timed)]
+
+
+def _onset(phrase: Phrase) -> Span:
+    """The first second of a phrase: somebody begins to sing there, whatever was measured."""
+    start_s = phrase["start_s"] or 0.0
+    return start_s, start_s + 1.0
+
+
+def _sung_span(phrase: Phrase, params: SectionParams) -> Span:
+    """When a phrase sounds by its own times; a tag's line ends where the next begins, whenever the singing did."""
     start_s, end_s = phrase["start_s"] or 0.0, phrase["end_s"]
-    if voice_is_measured:
-        return start_s, start_s + 1.0  # somebody begins to sing here, whatever was heard
-    line = _normal_line(phrase)
-    # A kanji stands for two moras or so.
-    longest_s = max(1.0, params.max_s_per_mora * (len(line) + sum("\u4e00" <= letter <= "\u9fff" for letter in line)))
-    if end_s is None:
-        return start_s, start_s + longest_s
-    return start_s, min(end_s, start_s + longest_s) if phrase["source"] == "tag" else end_s
+    if end_s is not None and phrase["source"] != "tag":
+        return start_s, end_s
+    longest_s = max(1.0, params.max_s_per_mora * estimate_moras(phrase.get("kana") or phrase["text"]))
+    return start_s, start_s + longest_s if end_s is None else min(end_s, start_s + longest_s)
 
 
 def _union(spans_s: Iterable[Span], duration_s: float) -> list[Span]:
@@ -155,7 +169,7 @@ def _gap_kind(gap: Span, duration_s: float) -> Kind:
 
 
 def _sung_sections(
-    phrases: Sequence[Phrase], stretches: Sequence[int], stripes: Sequence[Stripe] | None, params: SectionParams
+    phrases: Sequence[Phrase], stretches: Sequence[int], *, stripes: Sequence[Alike] | None, params: SectionParams
 ) -> list[Section]:
     """Cut the phrases into chorus and verse; a section never goes across a gap or a boundary of the score's."""
     numbers = [phrase.get("section") for phrase in phrases]
@@ -171,20 +185,21 @@ def _sung_sections(
         start_s, end_s = members[0]["start_s"], members[-1]["end_s"]
         sections.append(Section("chorus" if is_chorus else "verse", start_s, end_s, tuple(members)))
     choruses = [section for section in sections if section.kind == "chorus"]
-    return [_with_confidence(s, choruses, len(blocks), stripes) if s.kind == "chorus" else s for s in sections]
+    rated = partial(_with_confidence, choruses=choruses, num_times=len(blocks), stripes=stripes)
+    return [rated(section) if section.kind == "chorus" else section for section in sections]
 
 
 def _with_confidence(
-    section: Section, choruses: Sequence[Section], times: int, stripes: Sequence[Stripe] | None
+    section: Section, choruses: Sequence[Section], *, num_times: int, stripes: Sequence[Alike] | None
 ) -> Section:
-    confidence = 1 - 1 / times
+    confidence = 1 - 1 / num_times
     if stripes is not None:
         others = [other for other in choruses if other is not section]
         confidence = (confidence + any(_sound_alike(section, other, stripes) for other in others)) / 2
     return Section(section.kind, section.start_s, section.end_s, section.phrases, round(confidence, 3))
 
 
-def _sound_alike(one: Section, other: Section, stripes: Sequence[Stripe]) -> bool:
+def _sound_alike(one: Section, other: Section, stripes: Sequence[Alike]) -> bool:
     """Whether a stripe joins half of the shorter section with as much of the other."""
     needed_s = min(one.duration_s, other.duration_s) / 2
     pairs = [(a, b) for a, b in ((one, other), (other, one)) if (a.start_s or 0.0) <= (b.start_s or 0.0)]
@@ -312,79 +327,3 @@ def _is_inside(phrase: Phrase, start_s: float, end_s: float) -> bool:
     begin_s = phrase["start_s"] or 0.0
     slack_s = 2e-3  # times are rounded
     return start_s - slack_s <= begin_s < end_s and (phrase["end_s"] or begin_s) <= end_s + slack_s
-
-
-# --- self-similarity --------------------------------------------------------------------------------------------------
-
-
-def find_stripes(
-    features_TD: NDArray[np.float32], *, frames_per_s: float, min_s: float = 6.0, min_similarity: float = 0.7
-) -> list[Stripe]:
-    """Find stretches of a recording that sound alike, best first.
-
-    The stripes of the self-similarity matrix (Foote 1999; Goto 2003, RefraiD): for every lag the cosine of the
-    features with those that lag behind, averaged over `min_s`, where it stays above a threshold. What holds all
-    through the recording is taken off first, so that a drone is not alike to itself.
-
-    Args:
-        features_TD: such as chroma or an encoder's states; two frames a second are enough.
-        frames_per_s: their rate.
-        min_s: length of the shortest stripe, and shortest lag.
-        min_similarity: mean cosine within a stripe.
-    """
-    window = max(round(min_s * frames_per_s), 1)
-    centred_TD = features_TD - features_TD.mean(axis=0)
-    norm_T = np.linalg.norm(centred_TD, axis=1)
-    unit_TD = centred_TD / np.maximum(norm_T, 1e-9)[:, None]
-    found: list[Stripe] = []
-    for lag in range(window, len(unit_TD) - window + 1):
-        cosine_T = np.einsum("td,td->t", unit_TD[:-lag], unit_TD[lag:])
-        sums_T = np.concatenate([[0.0], np.cumsum(cosine_T)])
-        alike_T = (sums_T[window:] - sums_T[:-window]) / window >= min_similarity
-        for first, last in _runs(alike_T):
-            # The mean reaches beyond what is alike: back to the first and last frame that are.
-            alike = first + np.flatnonzero(cosine_T[first : min(last + window - 1, first + lag)] >= min_similarity)
-            start, stop = int(alike[0]), int(alike[-1]) + 1
-            similarity = float(cosine_T[start:stop].mean())
-            stripe = Stripe(
-                start / frames_per_s, (start + lag) / frames_per_s, (stop - start) / frames_per_s, similarity
-            )
-            found.append(stripe)
-    return _strongest(found, slack_s=min_s / 2)
-
-
-def chroma(wave_N: NDArray[np.float32], sample_rate_hz: int, *, frames_per_s: float = 2.0) -> NDArray[np.float32]:
-    """Strength of the twelve pitch classes over time, as features for `find_stripes` [T, D].
-
-    Magnitudes from 65 to 2,100 Hz, in windows of half a second; the root of them, so that no one note rules.
-    """
-    window, hop = round(0.5 * sample_rate_hz), round(sample_rate_hz / frames_per_s)
-    frequency_F = np.fft.rfftfreq(window, 1 / sample_rate_hz)
-    used_F = (frequency_F >= 65) & (frequency_F <= 2100)
-    pitch_F = np.rint(12 * np.log2(frequency_F[used_F] / 440)).astype(int) % 12
-    fold_FD = np.eye(12, dtype=np.float32)[pitch_F]
-    padded_N = np.pad(wave_N, (0, window))
-    rows = [padded_N[n : n + window] * np.hanning(window) for n in range(0, max(len(wave_N), 1), hop)]
-    return np.stack([np.sqrt(np.abs(np.fft.rfft(row))[used_F] @ fold_FD) for row in rows]).astype(np.float32)
-
-
-def _runs(is_on_T: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], is_on_T, [False]]).astype(np.int8)))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
-
-
-def _strongest(stripes: Sequence[Stripe], *, slack_s: float) -> list[Stripe]:
-    """Of stripes side by side, that is the same stretches at nearly the same lag, keep the strongest."""
-    kept: list[Stripe] = []
-    for stripe in sorted(stripes, key=lambda s: (-s.similarity * s.length_s, s)):
-        lag_s = stripe.second_s - stripe.first_s
-        beside = [
-            other
-            for other in kept
-            if abs(other.second_s - other.first_s - lag_s) <= slack_s
-            and min(other.first_s + other.length_s, stripe.first_s + stripe.length_s)
-            > max(other.first_s, stripe.first_s)
-        ]
-        if not beside:
-            kept.append(stripe)
-    return kept

@@ -113,11 +113,13 @@ def cut_prompt(
     longest_s = min(PROMPT_S, end_s - start_s - min_target_s)
     # A shorter prompt may find a place between phrases where a longer one does not.
     lengths_s = [longest_s - n for n in range(math.floor(longest_s - MIN_PROMPT_S) + 1)]
-    cuts = (_best_cut(sung, span_s, length_s, max_s=max_target_s, min_s=min_target_s) for length_s in lengths_s)
+    cuts = (
+        _best_cut(sung, span_s, prompt_s=length_s, max_s=max_target_s, min_s=min_target_s) for length_s in lengths_s
+    )
     return next((cut for cut in cuts if cut is not None), None)
 
 
-def _best_cut(sung: Sequence[Span], span_s: Span, prompt_s: float, *, max_s: float, min_s: float) -> PromptCut | None:
+def _best_cut(sung: Sequence[Span], span_s: Span, *, prompt_s: float, max_s: float, min_s: float) -> PromptCut | None:
     start_s, end_s = span_s
     latest_s = end_s - prompt_s
     best: tuple[float, PromptCut] | None = None

@@ -1,21 +1,21 @@
-"""Songs put together again from their clips: one wave at one loudness, phrases whole."""
+"""Songs put together again from their clips: the longest stretch without a hole, and phrases whole."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.data.records import ClipJson, Phrase
-from pipeline.data.shards import Sample, decode_json
-from pipeline.errors import ContractError
+from pipeline.data.records import ClipJson, Phrase, known_phrases
+from pipeline.data.shards import Sample
 
 EDGE_S = 0.01
 """Times this close to the edge of a clip are at it."""
+_SLACK_S = EDGE_S + 2e-3
+"""Parts of a phrase that are this close touch: times are rounded."""
+
+Span = tuple[float, float]
+Clip = tuple[ClipJson, Sample]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,38 +26,50 @@ class Song:
     """Key of its first clip, without the number."""
     track: Mapping[str, Any]
     """Its line of tracks.jsonl."""
-    clips: Sequence[Sample]
-    """All of them."""
-    stretch: Sequence[Sample]
+    clips: list[Clip]
+    """All of them, by start."""
+    stretch: list[Clip]
     """Those of the longest stretch without a hole; all times are from its start."""
     start_s: float
     """Where in the recording the stretch starts."""
-    span_s: tuple[float, float]
+    span_s: Span
     """Of the stretch, but for phrases at its ends that go on beyond them."""
     phrases: Sequence[Phrase]
     """What is sung in the stretch."""
 
 
-def make_song(track: Mapping[str, Any], clips: Sequence[Sample]) -> Song:
-    """Put one recording together."""
-    ordered = sorted(clips, key=lambda sample: clip_of(sample)["span_s"])
-    runs: list[list[Sample]] = [[ordered[0]]]
-    for before, after in pairwise(ordered):
-        follows = abs(clip_of(after)["span_s"][0] - clip_of(before)["span_s"][1]) <= EDGE_S
-        runs[-1].append(after) if follows else runs.append([after])
-    stretch = max(runs, key=lambda run: clip_of(run[-1])["span_s"][1] - clip_of(run[0])["span_s"][0])
-    spans_s = [clip_of(sample)["span_s"] for sample in stretch]
-    zero_s = spans_s[0][0]
-    phrases = join_phrases([((a, b), known_phrases(sample)) for (a, b), sample in zip(spans_s, stretch, strict=True)])
+def make_song(track: Mapping[str, Any], clips: Sequence[Clip]) -> Song:
+    """Put one recording together; its clips may overlap."""
+    ordered = sorted(clips, key=lambda clip: clip[0]["span_s"])
+    (zero_s, end_s), stretch = _longest_stretch(ordered)
+    phrases = join_phrases([(_span(clip), known_phrases(sample.members)) for clip, sample in stretch])
     for phrase in phrases:
         for name in ("start_s", "end_s"):
             time_s = phrase[name]
             phrase[name] = None if time_s is None else round(time_s - zero_s, 3)
-    idx = ordered[0].key.rpartition("-")[0]
-    return Song(idx, track, ordered, stretch, zero_s, _whole_span(phrases, spans_s[-1][1] - zero_s), phrases)
+    idx = ordered[0][1].key.rpartition("-")[0]
+    return Song(idx, track, ordered, stretch, zero_s, _whole_span(phrases, end_s - zero_s), phrases)
 
 
-def _whole_span(phrases: Sequence[Phrase], end_s: float) -> tuple[float, float]:
+def _span(clip: ClipJson) -> Span:
+    start_s, end_s = clip["span_s"]
+    return start_s, end_s
+
+
+def _longest_stretch(ordered: Sequence[Clip]) -> tuple[Span, list[Clip]]:
+    """Where in the recording clips follow each other longest, and which they are."""
+    found: list[tuple[Span, list[Clip]]] = []
+    for pair in ordered:
+        start_s, end_s = _span(pair[0])
+        if found and start_s <= found[-1][0][1] + EDGE_S:
+            (first_s, last_s), clips = found[-1]
+            found[-1] = (first_s, max(last_s, end_s)), [*clips, pair]
+        else:
+            found.append(((start_s, end_s), [pair]))
+    return max(found, key=lambda stretch: stretch[0][1] - stretch[0][0])
+
+
+def _whole_span(phrases: Sequence[Phrase], end_s: float) -> Span:
     """What of a stretch that ends at `end_s` holds whole phrases."""
     start_s = 0.0
     for phrase in phrases:
@@ -69,58 +81,61 @@ def _whole_span(phrases: Sequence[Phrase], end_s: float) -> tuple[float, float]:
     return start_s, max(start_s, end_s)
 
 
-def clip_of(sample: Sample) -> ClipJson:
-    """What ingest knows of a clip."""
-    return decode_json(sample.members["json"])
-
-
-def known_phrases(sample: Sample) -> list[Phrase]:
-    """Phrases of a clip: its lyrics, or else what a recogniser heard."""
-    column = next((sample.members[name] for name in ("lyrics.json", "asr.json") if name in sample.members), None)
-    return decode_json(column)["phrases"] if column is not None else []
+# --- phrases ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class _Part:
-    """A phrase as far as it is put together."""
+    """A phrase as far as it is put together; only parts of phrases with times are open."""
 
     phrase: Phrase
     open_start: bool
     open_end: bool
 
+    @property
+    def start_s(self) -> float:
+        return self.phrase["start_s"] or 0.0
 
-def join_phrases(clips: Sequence[tuple[tuple[float, float], Sequence[Phrase]]]) -> list[Phrase]:
-    """Put the phrases of neighbouring clips together again.
+    @property
+    def end_s(self) -> float:
+        """End; a phrase without one sounds only where it begins."""
+        return self.start_s if self.phrase["end_s"] is None else self.phrase["end_s"]
+
+
+def join_phrases(clips: Sequence[tuple[Span, Sequence[Phrase]]]) -> list[Phrase]:
+    """Put the phrases of a recording's clips together again.
 
     Args:
-        clips: span within the recording, and phrases with times from the start of the clip; in order.
+        clips: span within the recording, and phrases with times from the start of the clip; by start.
 
     Returns:
-        Phrases with times within the recording. The parts of a phrase that cuts went through are one again; `is_cut`
-        stays where a part is missing.
+        Phrases with times within the recording. The parts of a phrase that cuts went through are one again, and what
+        two clips hold comes once; `is_cut` stays where a part is missing.
     """
     joined: list[_Part] = []
+    before_s: list[Span] = []
     for span_s, phrases in clips:
-        parts = [_part(phrase, span_s) for phrase in phrases]
-        waiting = [part for part in joined if part.open_end]
-        for part in parts:
-            before = next((other for other in waiting if part.open_start and _goes_on(other, part)), None)
-            if before is None:
-                # At the edge by chance, and cut at its other end.
-                part.open_start &= not (joined and part.open_end)
-                joined.append(part)
-            else:
-                waiting.remove(before)
-                before.phrase["end_s"], before.open_end = part.phrase["end_s"], part.open_end
+        waiting = [part for part in joined if part.end_s >= span_s[0] - _SLACK_S]
+        for part in (_part(phrase, span_s) for phrase in phrases):
+            known = next((other for other in waiting if _is_same(other, part)), None)
+            if known is not None:
+                waiting.remove(known)
+                _extend(known, part)
+                continue
+            # Nothing of it in a clip that holds the time before: at the edge by chance, and cut at its other end.
+            part.open_start &= not (part.open_end and _is_held(part.start_s, before_s))
+            joined.append(part)
         for part in waiting:
-            part.open_end = False  # nothing of it in the next clip: it ended at the edge
+            # Nothing of it in a clip that holds the time after: it ended at the edge.
+            part.open_end &= not span_s[0] - _SLACK_S <= part.end_s < span_s[1] - _SLACK_S
+        before_s.append(span_s)
     for part in joined:
         if part.open_start or part.open_end:
             part.phrase["is_cut"] = True
     return [part.phrase for part in joined]
 
 
-def _part(phrase: Phrase, span_s: tuple[float, float]) -> _Part:
+def _part(phrase: Phrase, span_s: Span) -> _Part:
     whole = Phrase(**phrase)
     is_cut = whole.pop("is_cut", False)
     for name in ("start_s", "end_s"):
@@ -132,23 +147,29 @@ def _part(phrase: Phrase, span_s: tuple[float, float]) -> _Part:
     return _Part(whole, is_cut and begins_at_edge and span_s[0] > EDGE_S, is_cut and ends_at_edge)
 
 
-def _goes_on(before: _Part, after: _Part) -> bool:
-    gap_s = (after.phrase["start_s"] or 0.0) - (before.phrase["end_s"] or 0.0)
-    return abs(gap_s) <= EDGE_S and before.phrase["text"] == after.phrase["text"]
+def _is_held(time_s: float, spans_s: Sequence[Span]) -> bool:
+    """Whether a clip holds what lies just before a time."""
+    return any(start_s < time_s - _SLACK_S and end_s >= time_s - _SLACK_S for start_s, end_s in spans_s)
 
 
-def join_audio(stretch: Sequence[Sample]) -> tuple[NDArray[np.float32], int]:
-    """Join clips to one wave [N] at one loudness; ingest gave each clip its own.
+def _is_same(one: _Part, other: _Part) -> bool:
+    """Whether two clips hold parts of the same phrase, or both all of it: the parts touch, none beyond a known edge."""
+    texts, times = (one.phrase["text"], other.phrase["text"]), (one.phrase["start_s"], other.phrase["start_s"])
+    if texts[0] != texts[1] or None in times:
+        return False
+    return (
+        max(one.start_s, other.start_s) <= min(one.end_s, other.end_s) + _SLACK_S
+        and (one.open_start or one.start_s <= other.start_s + _SLACK_S)
+        and (other.open_start or other.start_s <= one.start_s + _SLACK_S)
+        and (one.open_end or other.end_s <= one.end_s + _SLACK_S)
+        and (other.open_end or one.end_s <= other.end_s + _SLACK_S)
+    )
 
-    Returns:
-        The wave, no louder than the clips, and its rate in Hz.
-    """
-    from pipeline.music.audio import decode_flac
 
-    gains_db = [float(clip_of(sample)["audio"]["gain_db"]) for sample in stretch]
-    waves = [decode_flac(sample.members["flac"]) for sample in stretch]
-    if len({rate for _, rate in waves}) > 1:
-        raise ContractError(f"{stretch[0].key}: its clips have several rates; run `python -m stages.ingest` again")
-    levels = [10 ** ((min(gains_db) - gain_db) / 20) for gain_db in gains_db]
-    parts = [(wave_N * level).astype(np.float32) for (wave_N, _), level in zip(waves, levels, strict=True)]
-    return np.concatenate(parts), waves[0][1]
+def _extend(known: _Part, part: _Part) -> None:
+    """Add what another clip holds of a phrase."""
+    known.phrase["start_s"] = min(known.start_s, part.start_s)
+    if known.phrase["end_s"] is not None or part.phrase["end_s"] is not None:
+        known.phrase["end_s"] = max(known.end_s, part.end_s)
+    known.open_start &= part.open_start
+    known.open_end &= part.open_end

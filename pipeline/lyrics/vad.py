@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,8 @@ _BLOCK_FRAMES = 50
 """The floor is known per half second."""
 _LOWEST_DB, _NUM_BINS = -120, 140
 """Levels are counted in bins of 1 dB from here."""
+_LONGEST_FRAMES = 60 * FRAMES_PER_S
+"""A longer span is told in parts that touch, so that nobody must hold all of a sound without a pause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,8 @@ class VadParams:
 class ActivityStream:
     """Vocal spans of a recording that comes in blocks, the same ones however it is cut; memory does not grow.
 
-    A span is told once it has ended and the floor under it is known, so about `lookahead_s` later.
+    A span is told once it has ended and the floor under it is known, so about `lookahead_s` later; one of over a minute
+    minute by minute, in spans that touch.
     """
 
     def __init__(self, sample_rate_hz: int, params: VadParams) -> None:
@@ -68,6 +72,11 @@ class ActivityStream:
         self._spans = _Spans(params)
         self._params = params
         self._energy_T = np.zeros(0, np.bool_)
+
+    @property
+    def told_s(self) -> float:
+        """No span that is still to come begins before this moment of the recording."""
+        return self._spans.told_s
 
     def push(self, wave_N: NDArray[np.float32], speech_prob_T: ArrayLike = ()) -> list[Span]:
         """Take the next samples, and the next probabilities of the second vote where one is asked.
@@ -111,7 +120,7 @@ def vocal_spans(
         second_vote: probabilities of a voice [T] every `params.second_hop_s`, or what makes them of wave and rate.
 
     Returns:
-        (start_s, end_s), in order, apart from each other.
+        (start_s, end_s), in order, apart from each other; only the minutes of one of over a minute touch.
 
     Raises:
         ValueError: `params.vote` asks for a second vote and there is none.
@@ -121,12 +130,6 @@ def vocal_spans(
     prob_T = second_vote(wave_N, sample_rate_hz) if callable(second_vote) else second_vote
     stream = ActivityStream(sample_rate_hz, params)
     return stream.push(wave_N, () if prob_T is None else prob_T) + stream.finish()
-
-
-def frame_activity(wave_N: NDArray[np.float32], sample_rate_hz: int, params: VadParams) -> NDArray[np.bool_]:
-    """Say of every frame of 10 ms whether it rises over the floor; the bare votes, before hangover [T]."""
-    floor = _Floor(params)
-    return np.concatenate((floor.push(frame_levels(wave_N, sample_rate_hz)), floor.finish()))
 
 
 def frame_levels(wave_N: NDArray[np.float32], sample_rate_hz: int) -> NDArray[np.float32]:
@@ -270,14 +273,19 @@ class _SecondVote:
 
 
 class _Spans:
-    """Votes in, spans out: short gaps closed, clicks left out, edges padded."""
+    """Votes in, spans out: short gaps closed, clicks left out, edges padded, long ones in parts."""
 
     def __init__(self, params: VadParams) -> None:
         self._max_gap = round(params.hangover_s * FRAMES_PER_S)
         self._min_frames = round(params.min_sounding_s * FRAMES_PER_S)
         self._pad = min(round(params.pad_s * FRAMES_PER_S), self._max_gap // 2)
         self._num_seen = 0
+        self._num_told = 0
         self._open: tuple[int, int] | None = None
+
+    @property
+    def told_s(self) -> float:
+        return self._begin() / FRAMES_PER_S
 
     def push(self, votes_T: NDArray[np.bool_]) -> list[Span]:
         edges = np.flatnonzero(np.diff(votes_T.astype(np.int8), prepend=0, append=0)) + self._num_seen
@@ -291,16 +299,29 @@ class _Spans:
                 self._open = (start, end)
         if self._open and self._num_seen - self._open[1] > self._max_gap:
             spans += self._close()
-        return spans
+        return spans + self._tell(self._minutes())
 
     def finish(self) -> list[Span]:
         return self._close()
 
+    def _begin(self) -> int:
+        """Where what is not told begins, at the earliest."""
+        start = self._open[0] if self._open else self._num_seen
+        return max(self._num_told, start - self._pad)
+
+    def _minutes(self) -> list[int]:
+        """Where the open span begins, and where it is cut as far as it is known."""
+        return list(range(self._begin(), self._open[1], _LONGEST_FRAMES)) if self._open else []
+
     def _close(self) -> list[Span]:
         if not self._open:
             return []
-        (start, end), self._open = self._open, None
-        if end - start < self._min_frames:
-            return []
-        last = self._num_seen if self._num_seen > end else end
-        return [(max(0, start - self._pad) / FRAMES_PER_S, min(end + self._pad, last) / FRAMES_PER_S)]
+        start, end = self._open
+        edges = [*self._minutes(), min(end + self._pad, self._num_seen)]
+        self._open = None
+        return self._tell(edges) if end - start >= self._min_frames else []
+
+    def _tell(self, edges: list[int]) -> list[Span]:
+        if edges:
+            self._num_told = edges[-1]
+        return [(start / FRAMES_PER_S, end / FRAMES_PER_S) for start, end in pairwise(edges)]

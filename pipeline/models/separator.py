@@ -1,4 +1,4 @@
-"""Demucs behind the separator port; needs the package demucs (4.1 or newer), which is not part of the usual install.
+"""Demucs behind the separator port; needs the package demucs (4.1 or newer), extra "separate".
 
 A checkpoint is a folder as demucs' authors publish them on the hub (`adefossez/HTDemucs`, `adefossez/HTDemucs-ft`): one
 `.yaml` that names the networks and what each counts for each stem, and one `.safetensors` per network. The older `.th`

@@ -15,6 +15,9 @@ from pipeline.data.records import ClipJson
 from pipeline.data.shards import Sample, decode_json
 from pipeline.music.audio import decode_flac, resample
 
+_HOLE_S = 10
+"""Silence that no clip holds comes in blocks of this length: it may be most of a recording."""
+
 
 def by_track(samples: Iterable[Sample]) -> Iterator[list[tuple[ClipJson, Sample]]]:
     """Gather the clips of each recording; they stand together in a shard, in order of time."""
@@ -37,9 +40,10 @@ def track_blocks(clips: Iterable[tuple[ClipJson, Sample]], sample_rate_hz: int) 
     num_samples = 0
     for clip, sample in clips:
         start = round(clip["span_s"][0] * sample_rate_hz)
-        if start > num_samples:
-            yield np.zeros(start - num_samples, np.float32)
-            num_samples = start
+        while start > num_samples:
+            hole_N = np.zeros(min(start - num_samples, _HOLE_S * sample_rate_hz), np.float32)
+            num_samples += len(hole_N)
+            yield hole_N
         wave_N = resample(*decode_flac(sample.members["flac"]), sample_rate_hz)
         # Every clip was brought to one loudness; in the recording they had each their own.
         wave_N = wave_N[num_samples - start :] * np.float32(10 ** (-clip["audio"]["gain_db"] / 20))

@@ -50,7 +50,7 @@ def corpus_tracks(corpus: str, settings: Mapping[str, Any], root: Path) -> list[
     """
     kind = kind_of(corpus, settings)
     settings = {name: value for name, value in settings.items() if name != "kind"}
-    # By name, so that a change to one source does not make every other corpus run again.
+    # By name, so that a change to one source leaves the fingerprint of every other corpus as it was.
     module: Any = importlib.import_module(f"pipeline.sources.{kind}")
     tracks: list[Track] = module.read_tracks(read_value(settings, module.SourceParams, f"sources.{corpus}"), root)
     folder = root / Path(settings["root"]).expanduser()

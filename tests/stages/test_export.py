@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
 from pipeline.data.provenance import folder_digest, pretty_json
 from pipeline.data.records import ClipJson, Phrase
@@ -172,6 +173,46 @@ def test_the_song_sounds_as_before_ingest(bloom: Path, songs: Path):
     gain = float(target_N @ source_N / (source_N @ source_N))
     # The clips stood at one loudness each; their steps are gone, quiet parts are quiet again.
     assert np.abs(target_N - gain * source_N).max() < 0.01 * np.abs(target_N).max()
+    # No clip was turned up, or its peaks would be cut off.
+    gains_db = [clip["audio"]["gain_db"] for clip in clips_of(songs) if clip["track"] == "song.flac"]
+    assert max(gains_db) - min(gains_db) > 10
+    assert gain == pytest.approx(10 ** (min(gains_db) / 20), rel=0.01)
+
+
+def clips_of(project: Path) -> list[ClipJson]:
+    tars = sorted((project / "shards/ingest/library").glob("*.tar"))
+    return [decode_json(sample.members["json"]) for tar in tars for sample in ShardFile(tar)]
+
+
+def test_overlapping_clips_make_the_same_song(songs: Path, bloom: Path, tmp_path: Path):
+    project = tmp_path / "project"
+    shutil.copytree(songs, project, ignore=shutil.ignore_patterns("shards"))
+    params = yaml.safe_load((project / "params.yaml").read_text("utf-8"))
+    params["ingest"]["overlap_s"] = 2.0
+    (project / "params.yaml").write_text(yaml.safe_dump(params), "utf-8")
+    run_stage("ingest", root=project)
+    write_column(project, "lyrics", "lyrics.json", {"song.flac": song_phrases()})
+    assert [clip["span_s"] for clip in clips_of(project) if clip["track"] == "song.flac"][:2] == [[0, 10], [8, 18]]
+    export(project, tmp_path / "out", "songbloom")
+    (line,), (plain,) = lines_of(tmp_path / "out/songs.jsonl"), lines_of(bloom / "songs.jsonl")
+    names = ("lyrics", "prompt_span_s", "target_span_s", "sections")
+    assert [line[name] for name in names] == [plain[name] for name in names]
+    (target_N, _), (plain_N, _) = soundfile.read(line["audio_path"]), soundfile.read(plain["audio_path"])
+    assert len(target_N) == len(plain_N)
+    gain = float(target_N @ plain_N / (plain_N @ plain_N))
+    assert np.abs(target_N - gain * plain_N).max() < 0.01 * np.abs(target_N).max()
+
+
+def test_lyrics_that_would_be_misread_are_never_written(
+    songs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def broken_writer(*_: object, **__: object) -> str:
+        return "[verse] さくら, さくら"
+
+    monkeypatch.setattr("pipeline.lyrics.songbloom.songbloom_lyrics", broken_writer)
+    line = refused(capsys, songs, tmp_path / "out", "songbloom")
+    assert "library-song_12eflac: lyrics that SongBloom would misread: ',' inside the words" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_recording_is_accounted_for(bloom: Path):

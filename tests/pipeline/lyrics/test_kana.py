@@ -96,10 +96,10 @@ def test_kanji_without_a_reading_are_counted():
 
 
 def test_the_share_of_what_cannot_be_read():
-    assert unknown_share([]) == 0
-    assert unknown_share([read_kana("さくら")]) == 0
-    assert unknown_share([read_kana("さくら"), read_kana("abc")]) == 0.5
-    assert unknown_share([read_kana("☆")]) == 1
+    assert unknown_share({}, 0) == 0
+    assert unknown_share(read_kana("さくら").unknown, 3) == 0
+    assert unknown_share(read_kana("さくら abc").unknown, 3) == 0.5
+    assert unknown_share(read_kana("☆").unknown, 0) == 1
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_only_particles_of_kana_are_changed(kana: str):
 def test_anything_can_be_read(text: str):
     reading = read_kana(text)
     assert set(reading.kana) <= {chr(n) for n in range(ord("ァ"), ord("ヺ") + 1)} | {"ー"}
-    assert 0 <= unknown_share([reading]) <= 1
+    assert 0 <= unknown_share(reading.unknown, count_moras(reading.kana)) <= 1
 
 
 @pytest.mark.parametrize(

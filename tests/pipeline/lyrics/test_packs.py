@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from bisect import bisect_right
 from itertools import pairwise
 
 import numpy as np
@@ -12,9 +13,7 @@ from pipeline.lyrics.packs import (
     cut_pack,
     make_packs,
     quietest_moment,
-    to_pack_time,
     to_track_span,
-    to_track_time,
 )
 
 RATE_HZ = 1000
@@ -33,6 +32,20 @@ def spans(draw: st.DrawFn) -> list[tuple[float, float]]:
 
 def packs_of(spans_s: list[tuple[float, float]], **options: float) -> list[Pack]:
     return list(make_packs(spans_s, **options))
+
+
+def to_track_time(pack: Pack, time_s: float) -> float:
+    """A time within a pack in the recording; where two pieces meet, the later one is meant."""
+    piece = pack.pieces[max(0, bisect_right([piece.offset_s for piece in pack.pieces], time_s) - 1)]
+    return min(piece.start_s + max(0.0, time_s - piece.offset_s), piece.end_s)
+
+
+def to_pack_time(pack: Pack, time_s: float) -> float | None:
+    """A time of the recording within a pack, None if it was left out."""
+    at = bisect_right([piece.start_s for piece in pack.pieces], time_s) - 1
+    if at < 0 or time_s > pack.pieces[at].end_s:
+        return None
+    return pack.pieces[at].offset_s + time_s - pack.pieces[at].start_s
 
 
 @given(spans(), st.floats(0.2, 3), st.floats(31, 200))
@@ -82,13 +95,38 @@ def test_spans_can_come_one_at_a_time(spans_s):
     assert packs_of(spans_s, max_reach_s=60.0) == list(make_packs(slowly(), max_reach_s=60.0))
 
 
+@given(spans(), st.lists(st.floats(0, 1), max_size=30), st.floats(5, 70), st.floats(0.2, 3), st.floats(20, 200))
+def test_a_clock_and_spans_told_in_parts_change_no_pack(spans_s, shares, part_s, max_gap_s, max_reach_s):
+    told: list[tuple[float, float]] = []
+    last_s = 0.0
+    for start_s, end_s in spans_s:
+        told += [(last_s + share * (start_s - last_s),) * 2 for share in sorted(shares)]
+        edges_s = [*np.arange(start_s, end_s, part_s).tolist(), end_s]
+        told += [edge for pair in pairwise(edges_s) for edge in (pair, (pair[1], pair[1]))]
+        last_s = end_s
+    options = {"max_gap_s": max_gap_s, "max_reach_s": max_reach_s}
+    assert packs_of(told, **options) == packs_of(spans_s, **options)
+
+
+def test_in_a_long_silence_the_clock_ends_a_pack():
+    def until_asked_too_much():
+        yield from [(1.0, 2.0), (30.0, 31.0)]
+        for now_s in range(40, 200):
+            assert now_s <= 123, "a pack out of reach still waits"
+            yield now_s, now_s
+
+    assert next(make_packs(until_asked_too_much())).spans_s == ((1.0, 2.0), (30.0, 31.0))
+
+
+def test_a_clock_alone_makes_no_pack():
+    assert packs_of([(0.0, 0.0), (5.0, 5.0), (500.0, 500.0)]) == []
+
+
 def test_short_gaps_stay_and_long_ones_are_cut_out():
     (pack,) = packs_of([(1.0, 3.0), (3.5, 5.0), (15.0, 16.0)], max_gap_s=1.0)
     assert [(p.start_s, p.end_s, p.offset_s) for p in pack.pieces] == [(0.5, 5.5, 0.0), (14.5, 16.5, 5.0)]
     assert to_track_time(pack, 4.0) == 4.5
     assert to_track_time(pack, 5.0) == 14.5
-    assert to_track_time(pack, 99.0) == 16.5
-    assert to_track_time(pack, -1.0) == 0.5
     assert to_pack_time(pack, 10.0) is None
     assert to_pack_time(pack, 0.0) is None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.data.records import Phrase
-from pipeline.lyrics.sections import SectionParams, Stripe, chroma, find_sections, find_stripes, sections_in_span
+from pipeline.lyrics.sections import SectionParams, find_sections, sections_in_span
+from pipeline.music.similarity import Stripe
 
 KANA = "アイウエオカキクケコサシスセソタチツテトナニヌネノハヒフヘホマミムメモヤユヨラリルレロワン"
 LINE_S = 4.0
@@ -142,6 +144,19 @@ def test_lines_that_last_until_the_next_do_not_hide_an_instrumental():
     assert {s.confidence for s in sections if s.kind != "verse"} == {0.5}
 
 
+def test_a_line_lasts_by_its_moras_however_it_is_written():
+    def rest_from_s(text: str, **more: Any) -> float | None:
+        line = Phrase(text=text, start_s=0.0, end_s=40.0, source="tag", **more)
+        (verse, _) = find_sections([line], vocal_spans_s=None, duration_s=40.0)
+        return verse.end_s
+
+    assert rest_from_s("やよいのそらはー") == pytest.approx(4.8)
+    assert rest_from_s("弥生の空は", kana="ヤヨイノソラハー") == pytest.approx(4.8)
+    # Without a reading every Chinese character counts 1.7.
+    assert rest_from_s("弥生の空は") == pytest.approx(0.6 * (3 * 1.7 + 2))
+    assert rest_from_s("さ") == 1.0
+
+
 def test_voices_without_words_are_a_verse_without_phrases():
     sections = find_sections([], vocal_spans_s=[(10.0, 20.0)], duration_s=40.0)
     assert [(s.kind, s.start_s, s.end_s, s.phrases) for s in sections] == [
@@ -195,24 +210,6 @@ def test_sections_tile_the_recording_and_lose_no_phrase(
     assert all(0 <= s.confidence <= 1 for s in sections)
 
 
-def test_stripes_show_where_a_tune_comes_back():
-    random_TD = np.random.default_rng(0)
-    parts = {name: random_TD.normal(size=(32, 12)).astype(np.float32) for name in "ABCD"}
-    features_TD = np.concatenate([parts[name] for name in "ABCBDB"]) + 0.2 * random_TD.normal(size=(192, 12)).astype(
-        np.float32
-    )
-    stripes = find_stripes((features_TD + 5.0).astype(np.float32), frames_per_s=2.0)  # B at 16, 48 and 80 s, for 16 s
-    assert {(round(s.first_s), round(s.second_s)) for s in stripes} == {(16, 48), (16, 80), (48, 80)}
-    assert all(abs(s.length_s - 16) <= 2 and s.similarity > 0.9 for s in stripes)
-
-
-def test_nothing_comes_back_in_noise_or_a_drone():
-    noise_TD = np.random.default_rng(1).normal(size=(200, 12)).astype(np.float32)
-    assert find_stripes(noise_TD, frames_per_s=2.0) == []
-    assert find_stripes(np.ones((200, 12), np.float32), frames_per_s=2.0) == []
-    assert find_stripes(noise_TD[:5], frames_per_s=2.0) == []
-
-
 def test_thresholds_can_be_moved():
     song = Song("VC-VC")
     assert "inst" not in kinds(song, params=SectionParams(min_gap_s=20.0))
@@ -236,22 +233,3 @@ def test_sections_of_a_part_of_the_song():
     assert sections_in_span(sections, 500.0, 600.0) == []
     untimed = [Phrase(text="さくら", start_s=None, end_s=None, source="tag")]
     assert sections_in_span(find_sections(untimed, vocal_spans_s=None, duration_s=9.0), 0.0, 9.0) == []
-
-
-def test_a_tune_that_comes_back_is_seen_in_its_chroma():
-    rate_hz = 8000
-    draw = np.random.default_rng(0)
-    time_s = np.arange(rate_hz // 2) / rate_hz
-    parts = {
-        name: np.concatenate([np.sin(2 * np.pi * 220 * 2 ** (note / 12) * time_s) for note in draw.integers(0, 24, 32)])
-        for name in "ABC"
-    }
-    wave_N = np.concatenate([parts[name] for name in "ABCB"]).astype(np.float32)
-    features_TD = chroma(wave_N, rate_hz)
-    assert features_TD.shape == (128, 12)
-    stripes = find_stripes(features_TD, frames_per_s=2.0)
-    (stripe,) = stripes  # B, at 16 and 48 s; a note before it may be the same by chance
-    assert stripe.second_s - stripe.first_s == 32
-    assert abs(stripe.first_s - 16) <= 2
-    assert abs(stripe.length_s - 16) <= 2
-    assert chroma(np.zeros(0, np.float32), rate_hz).shape == (1, 12)

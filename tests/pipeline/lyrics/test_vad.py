@@ -19,11 +19,11 @@ from pipeline.lyrics.vad import (
     ActivityStream,
     Span,
     VadParams,
-    frame_activity,
     frame_levels,
     sounding_share,
     vocal_spans,
 )
+from pipeline.music.audio import resample
 
 PARAMS = VadParams()
 SHORT = VadParams(memory_s=4.0, lookahead_s=1.0)
@@ -105,6 +105,29 @@ def test_singing_without_a_pause_is_one_span():
     assert sum(end_s - start_s for start_s, end_s in spans_s) > 0.95 * without_N.size / 16000
 
 
+@pytest.mark.parametrize("block_s", [1, 7, 61, 150])
+def test_a_sound_without_a_pause_is_told_minute_by_minute_in_spans_that_touch(block_s: int):
+    wave_N = np.zeros(150 * 4000, np.float32)
+    wave_N[4000 : 140 * 4000] = 0.3 * np.sin(2 * np.pi * 440 * np.arange(139 * 4000) / 4000)
+    stream = ActivityStream(4000, PARAMS)
+    spans_s: list[Span] = []
+    for now_s in range(0, 150, block_s):
+        spans_s += stream.push(wave_N[now_s * 4000 : (now_s + block_s) * 4000])
+        until_s = min(now_s + block_s, 150) - PARAMS.lookahead_s
+        assert max((end_s for _, end_s in spans_s), default=0.0) <= stream.told_s
+        assert stream.told_s >= until_s - 61.0
+    assert spans_s + stream.finish() == [(0.96, 60.96), (60.96, 120.96), (120.96, 140.04)]
+
+
+@pytest.mark.parametrize("end_frame", [6090, 6100, 6103])
+def test_the_rest_of_a_long_sound_is_no_click(end_frame: int):
+    wave_N = np.zeros(70 * 4000, np.float32)
+    wave_N[4000 : end_frame * 40] = 0.3 * np.sin(2 * np.pi * 440 * np.arange(end_frame * 40 - 4000) / 4000)
+    spans_s = vocal_spans(wave_N, 4000, PARAMS)
+    assert (spans_s[0][0], spans_s[-1][1]) == (0.96, end_frame / 100 + 0.04)
+    assert all(a[1] == b[0] for a, b in pairwise(spans_s))
+
+
 @pytest.mark.parametrize("num_samples", [0, 1, 159, 160, 4000, 16000])
 def test_silence_and_the_shortest_waves_have_no_spans(num_samples: int):
     assert vocal_spans(np.zeros(num_samples, np.float32), 16000, PARAMS) == []
@@ -120,7 +143,6 @@ def test_clicks_are_no_singing_and_short_gaps_are_closed():
     wave_N[26400:32000] = tone_N[26400:32000]
     assert vocal_spans(wave_N, 16000, PARAMS) == [(0.96, 2.04)]
     assert vocal_spans(wave_N, 16000, replace(PARAMS, hangover_s=0.1, pad_s=0.0)) == [(1.0, 1.5), (1.65, 2.0)]
-    assert frame_activity(wave_N, 16000, PARAMS)[[7, 120, 155, 190, 300]].tolist() == [True, True, False, True, False]
 
 
 @settings(max_examples=40, deadline=None)
@@ -233,10 +255,23 @@ def labelled(path: Path, num_frames: int) -> NDArray[np.bool_]:
 
 
 def test_real_singing_agrees_with_its_phoneme_labels(real_data: Path):
+    from pipeline.models.vad import load_speech_detector
+
     stem = real_data / "nit-song070" / "nitech_jp_song070_f001_004"
     wave_N, rate_hz = soundfile.read(stem.with_suffix(".wav"), dtype="float32")
     sung_T = labelled(stem.with_suffix(".lab"), frame_levels(wave_N, rate_hz).size)
-    assert f1(as_frames(vocal_spans(wave_N, rate_hz, PARAMS), sung_T.size), sung_T) > 0.95
+    detector = load_speech_detector()
+    prob_T = detector.speech_probabilities(resample(wave_N, rate_hz, detector.sample_rate_hz))
+
+    def f1_of(vote: str) -> float:
+        params = replace(PARAMS, vote=vote, second_hop_s=detector.hop_s)
+        return f1(as_frames(vocal_spans(wave_N, rate_hz, params, second_vote=prob_T), sung_T.size), sung_T)
+
+    found = {vote: f1_of(vote) for vote in ("energy", "silero", "either")}
+    print("\nF1 against the labels of SONG070: " + ", ".join(f"{vote} {share:.3f}" for vote, share in found.items()))
+    assert found["energy"] > 0.95
+    # A voice that the second vote does not know must not be lost by it.
+    assert found["either"] > 0.95
 
 
 def test_real_singing_without_a_pause_is_nearly_all_kept(real_data: Path):
@@ -246,8 +281,11 @@ def test_real_singing_without_a_pause_is_nearly_all_kept(real_data: Path):
     assert spans_s[0][0] > 0.3
 
 
+@pytest.mark.bench
 def test_activity_is_found_five_hundred_times_faster_than_it_sounds():
     wave_N, _ = sing(seed=10, snr_db=30, sample_rate_hz=44100, duration_s=60)
     start_s = time.process_time()
     vocal_spans(wave_N, 44100, PARAMS)
-    assert 60 / (time.process_time() - start_s) > 500
+    times_faster = 60 / (time.process_time() - start_s)
+    print(f"\nvocal activity of 44.1 kHz: {times_faster:.0f} x real time")
+    assert times_faster > 500
