@@ -2,6 +2,8 @@
 
 In:    shards/ingest/<corpus>; the codec (`models.codec`).
 Out:   shards/encode/<corpus>: `codes.npy`, uint16 [K, T], undelayed.
+       Its stamp in the manifest says which codec made them, and what that makes of a golden clip; pack refuses to
+       mix corpora whose stamps differ.
 Drops: too_short (less than one frame).
 """
 
@@ -12,6 +14,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pipeline.data.columns import join_columns
 from pipeline.data.records import Drop, Reason
@@ -20,7 +23,11 @@ from pipeline.engine.cli import build_parser, run_main
 from pipeline.engine.local import Result, Task
 from pipeline.engine.params import at_least
 from pipeline.engine.project import ColumnStage, open_project, run_column
+from pipeline.errors import ParamsError
 from pipeline.models.places import ModelsParams, place
+
+if TYPE_CHECKING:
+    from pipeline.models.base import Codec
 
 CHUNK_BATCHES = 16
 """Batches' worth of clips decoded at once, among which those of equal length are found."""
@@ -32,21 +39,48 @@ class EncodeParams:
 
     batch_size: int = 8
     """Clips of equal length encoded at once; may change last bits, so a change encodes anew."""
+    bandwidth_kbps: float | None = None
+    """Bit rate, for a codec that has several (24 kHz: 1.5, 3, 6, 12 or 24); null for its smallest."""
+    num_codebooks: int | None = None
+    """Codebooks kept, from the first, instead of a bit rate; null for what the bit rate says."""
+    semantic_only: bool = False
+    """Keep the first codebook alone: the coarse outline of the sound."""
 
     def __post_init__(self) -> None:
         at_least("encode", self, 1, "batch_size")
+        if self.num_codebooks is not None:
+            at_least("encode", self, 1, "num_codebooks")
+        asked = {"bandwidth_kbps": self.bandwidth_kbps, "num_codebooks": self.num_codebooks}
+        named = [name for name, value in asked.items() if value is not None]
+        if self.semantic_only:
+            named.append("semantic_only")
+        if len(named) > 1:
+            raise ParamsError(
+                f"encode: {' and '.join(named)} each say how many codebooks; keep one, set the others to null or false"
+            )
+
+    def load(self, source: str, device: str) -> Codec:
+        """Load the codec as these settings want it."""
+        from pipeline.models.codec import load_codec
+
+        return load_codec(
+            source,
+            device=device,
+            batch_size=self.batch_size,
+            bandwidth_kbps=self.bandwidth_kbps,
+            num_codebooks=1 if self.semantic_only else self.num_codebooks,
+        )
 
 
 class EncodeStep:
     """Encode the clips of one shard, those of equal length together."""
 
     def __init__(self, params: EncodeParams, source: str, device: str) -> None:
-        from pipeline.models.codec import load_codec
         from pipeline.music import audio
 
         self.audio = audio
         self.batch_size = params.batch_size
-        self.codec = load_codec(source, device=device, batch_size=params.batch_size)
+        self.codec = params.load(source, device)
 
     def __call__(self, task: Task) -> Iterator[Result]:
         """Yield the codes of every clip of a shard."""
@@ -71,7 +105,6 @@ class EncodeStep:
 def run(args: argparse.Namespace) -> None:
     """Run the stage over the corpora that the flags and settings name."""
     from pipeline.models.base import choose_device
-    from pipeline.models.codec import load_codec
 
     project = open_project(args)
     params = project.section("encode", EncodeParams)
@@ -81,7 +114,8 @@ def run(args: argparse.Namespace) -> None:
         name="encode",
         params=asdict(params),
         make_step=partial(EncodeStep, params, source, device),
-        models={"codec": load_codec(source).stamp, "device": device},
+        # Loaded on the device that encodes: the stamp's golden clip tells what it makes of a sound.
+        models={"codec": params.load(source, device).stamp, "device": device},
         packages=("numpy", "soundfile", "soxr", "torch", "transformers"),
     )
     for corpus in project.corpora(args.corpus):

@@ -6,12 +6,13 @@ In:    shards/ingest with tracks.jsonl, shards/lyrics and shards/transcribe of o
 Out:   the folder that --out names, whole or not at all; manifest.json and drops.jsonl lie in it beside
        songbloom   songs.jsonl {idx, lyrics, prompt_wav, audio_path, ...}, prompts/*.wav (48 kHz), targets/*.flac; the
                    prompt is cut from a part of the song that the target does not hold
-       lrc         one LRC file per recording
+       lrc         one LRC file per recording, with the phrases of all clips
        audiocraft  per clip a FLAC and beside it the JSON that its MusicDataset reads
 Drops: no_lyrics (or, for songbloom, lyrics without times); too_short (to spare a prompt beside a target).
 
-The clips of a recording are joined again: the longest stretch without a hole, what two clips hold once, at one
-loudness. Phrases that a cut went through are put together; one that goes on beyond the stretch is part of no target.
+The clips of a recording are joined again, for songbloom the longest stretch without a hole: what two clips hold once,
+at one loudness. Phrases that a cut went through are put together; one that goes on beyond the stretch is part of no
+target, and `num_phrases_outside`, in the line of a song and summed up in the manifest, counts those beyond holes.
 """
 
 from __future__ import annotations
@@ -149,7 +150,8 @@ def write_songbloom(song: Song, target: Target) -> Lines | Drop:
     worded = [phrase for phrase in song.phrases if any(letter.isalnum() for letter in phrase["text"])]
     phrases = sorted((p for p in worded if p["start_s"] is not None), key=lambda p: p["start_s"] or 0.0)
     if not phrases:
-        return Drop(song.track["track"], Reason.NO_LYRICS, "lyrics without times" if worded else "")
+        outside = f"{song.num_phrases_outside} phrases outside the longest stretch" if song.num_phrases_outside else ""
+        return Drop(song.track["track"], Reason.NO_LYRICS, "lyrics without times" if worded else outside)
     cut = cut_prompt(phrases, song.span_s, max_target_s=model.max_s, min_target_s=options.min_target_s)
     if cut is None:
         length_s = song.span_s[1] - song.span_s[0]
@@ -168,6 +170,7 @@ def write_songbloom(song: Song, target: Target) -> Lines | Drop:
         "prompt_span_s": [round(song.start_s + edge_s, 3) for edge_s in cut.prompt_s],
         "target_span_s": [round(song.start_s + edge_s, 3) for edge_s in cut.target_s],
         "sections": [[s.kind, round(s.duration_s, 3), s.confidence] for s in sections],
+        "num_phrases_outside": song.num_phrases_outside,
     }
     return [line]
 
@@ -222,19 +225,13 @@ def write_lrc(song: Song, target: Target) -> Lines | Drop:
     """Write the LRC of a song."""
     from pipeline.lyrics.lrc import lrc_text
 
-    if not song.phrases:
+    if not song.all_phrases:
         return Drop(song.track["track"], Reason.NO_LYRICS)
-    phrases = [_later(phrase, song.start_s) for phrase in song.phrases]
     tags = song.track["tags"]
     named = {name: tags.get(field, "") for name, field in (("ti", "title"), ("ar", "artist"), ("al", "album"))}
-    text = lrc_text(phrases, tags=named, duration_s=song.track["duration_s"])
+    text = lrc_text(song.all_phrases, tags=named, duration_s=song.track["duration_s"])
     write_bytes(target.folder / f"{song.idx}.lrc", text.encode())
     return []
-
-
-def _later(phrase: Phrase, by_s: float) -> Phrase:
-    start_s, end_s = (None if time_s is None else time_s + by_s for time_s in (phrase["start_s"], phrase["end_s"]))
-    return Phrase(text=phrase["text"], start_s=start_s, end_s=end_s, source=phrase["source"])
 
 
 def write_audiocraft(song: Song, target: Target) -> Lines | Drop:
@@ -292,8 +289,9 @@ def export_corpus(project: Project, corpus: str, *, out: Path, options: Options,
         staged = work / "staged"
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir()
-        num_in, drops = _write_songs(progress(songs, desc="export", unit="song"), Target(staged, out, options))
-        made_from = asdict(options) | {"corpus": corpus, "split": split, **parents}
+        num_in, lines, drops = _write_songs(progress(songs, desc="export", unit="song"), Target(staged, out, options))
+        outside = {"num_phrases_outside": sum(line.get("num_phrases_outside", 0) for line in lines)} if lines else {}
+        made_from = asdict(options) | {"corpus": corpus, "split": split, **outside, **parents}
         counts = _write_manifest(staged, drops, num_in=num_in, made_from=made_from)
         publish_folder(staged, out, work / "retired")
         shutil.rmtree(work, ignore_errors=True)
@@ -301,8 +299,8 @@ def export_corpus(project: Project, corpus: str, *, out: Path, options: Options,
     print(f"export {options.format}: {out}: {counts['in']} in, {counts['used']} used; dropped: {dropped}")
 
 
-def _write_songs(songs: Iterable[Song], target: Target) -> tuple[int, list[Drop]]:
-    """Write all songs; how many there were, and which were left out."""
+def _write_songs(songs: Iterable[Song], target: Target) -> tuple[int, Lines, list[Drop]]:
+    """Write all songs; how many there were, the lines of those written, and which were left out."""
     form = FORMATS[target.options.format]
     lines: Lines = []
     drops: list[Drop] = []
@@ -316,7 +314,7 @@ def _write_songs(songs: Iterable[Song], target: Target) -> tuple[int, list[Drop]
             lines += result
     if form.lines_file:
         write_bytes(target.folder / form.lines_file, encode_jsonl(lines))
-    return num_in, drops
+    return num_in, lines, drops
 
 
 def _check_out(out: Path) -> None:

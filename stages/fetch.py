@@ -82,7 +82,9 @@ def fetch_musiccaps(fetch: Fetch) -> None:
     # The CSV is part of the state in every way, but not a row: it has a state file of its own.
     if not (fetch.root / fetch.settings.get("csv", "musiccaps-public.csv")).is_file():
         fetch_hub(params.table, fetch.root, state=StateFile(fetch.work / STATE_NAME))
-    tracks = corpus_tracks("musiccaps", fetch.settings, project.layout.root)[: project.limit]
+    listed = corpus_tracks("musiccaps", fetch.settings, project.layout.root)
+    # A second span of a video has no name of its own on disk; a faulted row is for ingest to count.
+    tracks = [track for track in listed if not track.fault and "@" not in track.id][: project.limit]
     rows = RowFetcher(
         params, fetch.root, state=fetch.state, work=fetch.work, audio=fetch.settings.get("audio", "audio")
     )

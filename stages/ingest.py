@@ -2,8 +2,8 @@
 
 In:    a corpus as its users have it (`sources.<corpus>`).
 Out:   shards/ingest/<corpus>/: per clip `flac` (mono, one rate, one loudness) and `json`; `tracks.jsonl` beside them.
-Drops: audio_missing, bad_row, filtered, not_audio, unreadable, no_audio_stream, empty, truncated, no_clips; of single
-       clips (and of recordings none of whose clips is left) too_short, silent, bad_values, clipped.
+Drops: audio_missing, bad_row, filtered, not_audio, unreadable, no_audio_stream, empty, truncated, antiphase, no_clips;
+       of single clips (and of recordings none of whose clips is left) too_short, silent, bad_values, clipped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.data.files import open_source
 from pipeline.data.keys import clip_key
-from pipeline.data.provenance import digest_of, listing_digest
+from pipeline.data.provenance import digest_of, listing_digest, spelt_path
 from pipeline.data.records import AUDIO_SUFFIXES, TRACKS_FILE, ClipJson, Cut, Drop, Line, Reason, Track
 from pipeline.data.shards import Sample, encode_json
 from pipeline.data.titles import tag_groups
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from pipeline.music.recording import Recording
 
 
+_LONGEST_S = 360_000.0
+"""No recording is longer than 100 hours: an end beyond that is a slip, such as milliseconds."""
 # Clips wait for the verdict on their whole recording; those of ten minutes wait in memory.
 _SPOOL_BYTES = 1 << 24
 
@@ -108,6 +110,7 @@ class IngestStep:
         tags = self._tags(track, track.path)
         # What the corpus says of its groups outweighs tags.
         groups, cuts = tag_groups(tags) | track.groups, _split_cuts(track.cuts, self.params.max_clip_s)
+        given_s = {cut.start_s for cut in track.cuts}
         track = replace(track, groups=groups, cuts=cuts)
         with SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
             clips: list[tuple[ClipJson, int]] = []
@@ -115,6 +118,8 @@ class IngestStep:
             try:
                 with self.recording.open_recording(track.path, track.member) as recording:
                     for number, window in enumerate(self._windows(track, recording)):
+                        if cuts and not window.wave_N.size and window.start_s not in given_s:
+                            continue  # the rest of a given time that reaches beyond the end
                         result = self._clip(track, recording.facts, number, window)
                         if isinstance(result, Drop):
                             drops.append(result)
@@ -147,24 +152,27 @@ class IngestStep:
         if track.cuts:
             return self.cutting.cut_at(blocks, rate_hz, [cut[:2] for cut in track.cuts])
         if track.span_s is not None:
-            return self._span(track.span_s, recording)
+            return self._span(track.span_s, track.file_start_s, recording)
         if params.cut == "silences":
             return self.cutting.cut_at_silences(blocks, rate_hz, **limits)
         return self.cutting.cut_windows(blocks, rate_hz, **limits, overlap_s=params.overlap_s)
 
-    def _span(self, span_s: tuple[float, float], recording: Recording) -> Iterator[Window]:
+    def _span(self, span_s: tuple[float, float], file_start_s: float | None, recording: Recording) -> Iterator[Window]:
         """The span that the corpus means, or the head of a download that was cut to it already."""
-        start_s, end_s = span_s
+        start_s, end_s = (time_s - (file_start_s or 0.0) for time_s in span_s)
         wanted_s = min(end_s - start_s, self.params.max_clip_s)
         spans = [(0.0, wanted_s), (start_s, start_s + wanted_s)]
         head, span = self.cutting.cut_at(recording.blocks(), recording.facts.sample_rate_hz, spans)
-        # About as long as asked for, or too short to hold the span at all. A second is how far keyframes may be off.
-        decoded_s = recording.facts.decoded_s
-        yield head if decoded_s <= end_s - start_s + 1.0 or decoded_s < end_s - 1.0 else span
+        # No longer than what was asked for, by the second that keyframes may be off: it was cut already.
+        is_cut = file_start_s is None and recording.facts.decoded_s <= end_s - start_s + 1.0
+        yield head if is_cut else span
 
     def _clip(self, track: Track, facts: Facts, number: int, window: Window) -> tuple[ClipJson, bytes] | Drop:
         params, rate_hz = self.params, facts.sample_rate_hz
         key = clip_key(self.corpus, track.id, number)
+        if not window.wave_N.size:
+            why = f"{window.start_s:g} s is beyond the end of the recording ({facts.decoded_s:.1f} s)"
+            return Drop(track.id, Reason.TOO_SHORT, why, clip=key)
         fault = self.audio.judge_clip(window.wave_N, rate_hz, min_s=params.min_clip_s)
         if fault:
             return Drop(track.id, Reason(fault[0]), fault[1], clip=key)
@@ -212,7 +220,7 @@ class IngestStep:
         }
 
     def _below_root(self, path: Path | None) -> str | None:
-        return path and path.relative_to(self.source_root).as_posix()
+        return path and spelt_path(path, self.source_root)
 
 
 def _sound(facts: Facts, level: Normalised, offset: float) -> dict[str, Any]:
@@ -252,8 +260,9 @@ def _split_cuts(cuts: Sequence[Cut], max_clip_s: float) -> tuple[Cut, ...]:
     """Cut given times that are longer than a clip may be into windows, all in order of their starts."""
     spans: list[Cut] = []
     for cut in cuts:
-        num = max(math.ceil((cut.end_s - cut.start_s) / max_clip_s - 1e-9), 1)
-        edges = [cut.start_s + n * max_clip_s for n in range(num)] + [cut.end_s]
+        end_s = min(cut.end_s, cut.start_s + _LONGEST_S)
+        num = max(math.ceil((end_s - cut.start_s) / max_clip_s - 1e-9), 1)
+        edges = [cut.start_s + n * max_clip_s for n in range(num)] + [end_s]
         spans += [cut._replace(start_s=edges[n], end_s=edges[n + 1]) for n in range(num)]
     return tuple(sorted(spans, key=lambda cut: cut[:2]))
 
@@ -298,7 +307,7 @@ def ingest_corpus(project: Project, corpus: str) -> None:
 def _lasting(track: Track, source_root: Path) -> dict[str, Any]:
     """What of a track is still true on another machine: no absolute path, no file time."""
     files = {name: path for name in ("path", "score") if (path := getattr(track, name))}
-    lasting = {name: [path.relative_to(source_root).as_posix(), path.stat().st_size] for name, path in files.items()}
+    lasting = {name: [spelt_path(path, source_root), path.stat().st_size] for name, path in files.items()}
     return {**asdict(track), "path": None, "score": None, "missing": "", **lasting}
 
 

@@ -99,8 +99,9 @@ class LyricsStep:
 
     def _song(self, track: dict[str, Any]) -> _Song:
         source = track["score"] or "tags"
+        dropped: Counter[str] = Counter()
         try:
-            found = self._score_phrases(track) if track["score"] else self._tag_phrases(track)
+            found = self._score_phrases(track) if track["score"] else self._tag_phrases(track, dropped)
         except self.score.NoPartError:
             if self.params.part:
                 raise
@@ -108,6 +109,7 @@ class LyricsStep:
         except ContractError:
             return _Song([], source, {}, (), (Reason.BAD_SCORE, f"{source} cannot be read"))
         kept, removed = self.clean.clean_phrases(found, self.params.clean)
+        removed.update(dropped)
         phrases, readings = self.phrases.add_readings(kept, is_sounding=Path(source).stem.endswith("_SVS"))
         song = _Song(phrases, source, dict(sorted(removed.items())), readings)
         if source == "tags" and "lyrics" in track["tags"].get(self.tags.GARBLED, "").split():
@@ -117,8 +119,8 @@ class LyricsStep:
     def _score_phrases(self, track: dict[str, Any]) -> list[Phrase]:
         return self.score.read_score(self.source_root / track["score"], part=self.params.part or track["part"])
 
-    def _tag_phrases(self, track: dict[str, Any]) -> list[Phrase]:
-        return self.tags.parse_lyrics(track["tags"].get("lyrics", ""))
+    def _tag_phrases(self, track: dict[str, Any], dropped: Counter[str]) -> list[Phrase]:
+        return self.tags.parse_lyrics(track["tags"].get("lyrics", ""), dropped)
 
     def _timed(self, phrases: list[Phrase], clips: Clips) -> list[Phrase]:
         """Find when phrases are sung that came without times."""

@@ -40,7 +40,7 @@ from pipeline.errors import ContractError, ParamsError
 from pipeline.retrieval.audit import find_leak, find_near_duplicate
 
 COLUMNS = ("ingest", "describe", "lyrics", "transcribe", "encode", "embed")
-TEMPLATE_WORDS = ("caption", "tempo_bpm", "key", "mode")
+TEMPLATE_WORDS = ("caption", "rule", "tempo_bpm", "key", "mode")
 NEEDED = ("codes.npy", "clap.npz", "examples.json")
 
 
@@ -55,7 +55,8 @@ class PackParams:
     max_target_frames: int = 500
     """Longer targets are cut at this codec frame."""
     prompt_template: str = "{caption}"
-    """What the text encoder reads; may name {caption}, {tempo_bpm}, {key}, {mode}."""
+    """What the text encoder reads; may name {caption}, {tempo_bpm}, {key}, {mode}, and {rule}: what holds for all
+    examples, in words, for a target of `structured`; nothing for other strategies, fall-backs and the examples."""
     num_train_shards: int = 4
     """Train shards: at least the number of a trainer's loader workers times its processes."""
     seed: int = 0
@@ -146,7 +147,7 @@ class PackStep:
         params = self.params
         retrieved = decode_json(members["examples.json"])
         ranked: list[dict[str, Any]] = retrieved["examples"][: params.num_examples][::-1]  # nearest last
-        target = self._choose(key, members, params.max_target_frames)
+        target = self._choose(key, members, params.max_target_frames, rule=retrieved.get("rule", ""))
         examples = [self._choose(e["key"], self.clips.members(e["key"]), params.max_example_frames) for e in ranked]
         self._check_leaks(key, [e["key"] for e in ranked], [target.clap_2D, *(e.clap_2D for e in examples)])
         if target.caption_index != retrieved["caption_index"]:
@@ -200,12 +201,18 @@ class PackStep:
             ],
         }
 
-    def _choose(self, key: str, members: Mapping[str, bytes | memoryview], max_frames: int) -> Chosen:
+    def _choose(
+        self, key: str, members: Mapping[str, bytes | memoryview], max_frames: int, *, rule: str = ""
+    ) -> Chosen:
         captions = all_captions(members)
         caption_index = draw_caption(self.stamp["strategy"]["seed"], key, len(captions))
         attributes: dict[str, Any] = decode_json(members["describe.json"])["attributes"]
         words = {name: attributes.get(name) or "unknown" for name in ("tempo_bpm", "key", "mode")}
-        prompt = self.params.prompt_template.format(caption=captions[caption_index]["text"], **words)
+        text: str = captions[caption_index]["text"]
+        template = self.params.prompt_template
+        prompt = template.format(caption=text, rule=rule, **words)
+        # "{caption} {rule}" leaves a blank where there is no rule; other prompts stay as they are.
+        prompt = prompt.strip() if "{rule}" in template else prompt
         vectors = decode_npz(members["clap.npz"])
         clap_2D = np.stack([vectors["text"][caption_index], vectors["audio"]])
         codes_KT = decode_npy(members["codes.npy"])[:, :max_frames]

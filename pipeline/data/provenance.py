@@ -6,6 +6,7 @@ import ast
 import hashlib
 import importlib.metadata
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -52,6 +53,11 @@ def folder_digest(folder: Path) -> str:
     return file_digest(folder / INDEX_NAME)
 
 
+def spelt_path(path: Path, folder: Path) -> str:
+    """A path below a folder; a name that is no UTF-8 is spelt out, since JSON cannot hold it."""
+    return os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
+
+
 def listing_digest(folder: Path) -> str:
     """Digest of names, sizes and times of all files below a folder; cheap, for user's sources and resume only.
 
@@ -60,8 +66,8 @@ def listing_digest(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise ContractError(f"{folder}: no such folder; check `sources` in the params file")
-    stats = ((path, path.stat()) for path in walk_files(folder))
-    return digest_of([[str(path.relative_to(folder)), s.st_size, s.st_mtime_ns] for path, s in stats])
+    stats = ((path, path.stat()) for path in walk_files(folder) if path.exists())
+    return digest_of([[spelt_path(path, folder), s.st_size, s.st_mtime_ns] for path, s in stats])
 
 
 def package_versions(names: Iterable[str]) -> dict[str, str]:

@@ -29,6 +29,7 @@ class Reason(StrEnum):
     NO_AUDIO_STREAM = "no_audio_stream"
     EMPTY = "empty"
     TRUNCATED = "truncated"
+    ANTIPHASE = "antiphase"
     NO_CLIPS = "no_clips"
     BAD_ROW = "bad_row"
     FILTERED = "filtered"
@@ -173,6 +174,9 @@ class Track:
     """Which setting of the source leaves it out, when one does."""
     span_s: tuple[float, float] | None = None
     """The part of a longer file that the corpus means, unless the file is that part; None for the whole file."""
+    file_start_s: float | None = None
+    """Where within the longer file of `span_s` this file begins; None where nothing tells: it may be the whole, or
+    the very span."""
     cuts: tuple[Cut, ...] = ()
     """Given times of the clips, by start; without them the recording is cut by the settings."""
     score: Path | None = None

@@ -15,8 +15,10 @@ from pipeline.errors import ContractError
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SPLIT_FILE = "split.json"
-LEVELS_TO_LEAVE_OUT = ("artist", "album", "song_in_english", "song")
+LEVELS_TO_LEAVE_OUT = ("artist", "album", "song_3", "song_2", "song_in_english", "song")
 """Levels that only name something; the others mean the same recording, and are never left out."""
+IDS_OF = {"song_3": "song", "song_2": "song", "song_in_english": "song"}
+"""Levels whose ids are those of another: a clip that may be of either of two songs joins the clips of both."""
 
 
 class SplitClip(NamedTuple):
@@ -58,8 +60,9 @@ def join_groups(clips: Sequence[SplitClip]) -> dict[str, str]:
 
     first: dict[tuple[str, str], str] = {}
     for clip in clips:
-        for level in clip.groups.items():
-            low, high = sorted((find(clip.key), find(first.setdefault(level, clip.key))))
+        for level, group in clip.groups.items():
+            same = IDS_OF.get(level, level), group
+            low, high = sorted((find(clip.key), find(first.setdefault(same, clip.key))))
             parent[high] = low
     return {clip.key: find(clip.key) for clip in clips}
 

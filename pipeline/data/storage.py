@@ -106,7 +106,10 @@ def _discard(folder: Path) -> None:
 
 
 def walk_files(folder: Path) -> list[Path]:
-    """All regular files below a folder, sorted; symbolic links are followed, each real folder once."""
+    """All files below a folder, sorted.
+
+    Symbolic links are followed, each real folder once; those that lead nowhere are listed. Pipes and devices are not.
+    """
     found: list[Path] = []
     seen: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -115,5 +118,5 @@ def walk_files(folder: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
-        found += [path for name in names if (path := Path(place, name)).is_file()]
+        found += [path for name in names if (path := Path(place, name)).is_file() or not path.exists()]
     return sorted(found)

@@ -168,7 +168,7 @@ class RowFetcher:
         except AudioError as error:
             return str(error)
         is_clip = abs(came_s - (end_s - start_s)) <= self.params.length_tolerance_s
-        if is_clip or (may_be_whole and came_s >= end_s):
+        if is_clip or (may_be_whole and came_s >= end_s - (track.file_start_s or 0.0)):
             return ""
         return f"{came_s:.1f} s came instead of {end_s - start_s:g} s"
 

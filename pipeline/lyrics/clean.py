@@ -1,7 +1,8 @@
 """Lyrics as they are found, down to what is sung: every removal counted by reason, no song dropped for a phrase.
 
 Bare kana and kanji are never removed: a direction such as 繰り返し counts as one only where a mark, a bracket or a
-colon says so, since songs do sing those words. A removal inside a phrase leaves a space where it parted words.
+colon says so, since songs do sing those words; only the notice of a piece without any (纯音乐，请欣赏) goes as it is.
+A removal inside a phrase leaves a space where it parted words.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import html
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -41,7 +42,8 @@ class Cleaned(NamedTuple):
     text: str
     removed: dict[str, int]
     """How often each reason applied: `ruby`, `repeat_mark`, `credit`, `heading`, `speaker`, `symbol`, `punctuation`,
-    `url`, `stamp`, `markup`, `language`; `transliterated`; and `not_transliterated` for words that stay as they are."""
+    `url`, `stamp`, `markup`, `instrumental`, `language`; `transliterated`; and `not_transliterated` for words that
+    stay as they are."""
     sounding: str
     """The text with every ruby in the place of what it stands over: 宇宙《そら》 is sung そら."""
 
@@ -102,10 +104,13 @@ _WHO_COLON = (
 )
 _BY = "lyrics?|words?|music|song|written|composed|arranged|produced|mixed|mastered|performed|sung|translated"
 _BETWEEN = r"\s*(?:[/・&、,]|and)\s*"
+_NAMES = r"(?:(?:[^\Wa-z_][\w.'’]*+|[&/-]|and\b|feat\b)[\s,、・.]*+)++"
 _CREDITS = (
     rf"\s*(?:{_WHO_COLON})(?:{_BETWEEN}(?:{_WHO_COLON}))*\s*[:：].*",
     rf"\s*(?:{_WHO})(?:{_BETWEEN}(?:{_WHO}))*\s+\S.*",
-    rf"\s*(?:{_BY})(?:{_BETWEEN}(?:{_BY}))*\s+by\b.*",
+    rf"\s*(?:{_BY})(?:{_BETWEEN}(?:{_BY}))*\s+by\s*[:：].*",
+    # Names have capitals; songs sing of music by night.
+    rf"\s*(?-i:(?=[A-Z]))(?:{_BY})(?:{_BETWEEN}(?:{_BY}))*\s+by\s+(?-i:{_NAMES})",
     r"\s*(?:©|\(c\)|copyright\b|jasrac\b|nextone\b|all rights reserved).*",
     r".*未经.{0,12}许可.*",
 )
@@ -118,11 +123,13 @@ _SECTION = (
 _NUMBER = r"(?:\s*(?:[0-9]+|[ivx]+\b))?"
 _HEADING_LINE = (
     rf"\s*(?:(?:pre|post)?[- ]?chorus|verse|bridge|intro|outro|interlude|instrumental|[a-d]メロ){_NUMBER}\s*[:：]?\s*|"
-    rf"\s*[#♯■●◆★☆*]\s*{_SECTION}{_NUMBER}\s*|\s*[0-9]+番\s*|\s*[1-9]\s*"
+    rf"\s*[#♯■●◆★☆*]\s*{_SECTION}{_NUMBER}\s*|\s*[0-9]+番\s*"
     rf"|\s*[〜~\-—―]+\s*{_SECTION}{_NUMBER}\s*[〜~\-—―]+\s*"
 )
+# In brackets behind words of the same language these are an echo, and sung.
+_ECHO = r"(?<=[a-z,!?] )[(](?:music|silence|drop|break|rap|hook|solo|ending|refrain|drums?)[)]"
 _HEADING_INSIDE = (
-    rf"{_OPEN}\s*{_SECTION}{_NUMBER}(?:\s*[:：\-–].*?)?\s*{_CLOSE}|^\s*{_SECTION}{_NUMBER}\s*[:：]"
+    rf"(?!{_ECHO}){_OPEN}\s*{_SECTION}{_NUMBER}(?:\s*[:：\-–].*?)?\s*{_CLOSE}|^\s*{_SECTION}{_NUMBER}\s*[:：]"
     r"|^\s*[a-z][0-9]?\s*[:：]|^\s*[(]?[0-9]{1,2}[.)](?![0-9])"
 )
 # What stands alone in heavy brackets is a heading, whatever it says; before words it names who sings them.
@@ -131,7 +138,7 @@ _SINGER = "男声?|女声?|男女|全員?|合唱|独唱|二人|ソロ|vo(?:cal)?
 _SPEAKERS = (
     r"^\s*(?:【[^【】]{1,12}】|\[[^\[\]]{1,12}\]|〔[^〔〕]{1,12}〕)(?=\s*\S)"
     rf"|^\s*[(]\s*(?:{_SINGER})\s*[)]|^\s*(?:{_SINGER})\s*(?=[「『])"
-    r"|^\s*(?![0-9]+[:：][0-9])[^\W_][\w・&]{0,7}\s*[:：](?=\s*\S)"
+    r"|^\s*[^\W_][\w・&]{0,7}\s*(?:(?<![0-9])[:：]|[:：](?![0-9]))(?=\s*\S)"
 )
 _AGAIN = r"(?:くりかえし|くり返し|繰り?返し|繰りかえし|リピート|同様|repeat)"
 _MARK = "[※*△▲☆★◎○●◇◆□■▽▼#♯]"
@@ -140,16 +147,25 @@ _TIMES = r"[x×✕✖╳⨯*]\s?[0-9]{1,2}(?![0-9a-z])(?:\s*回)?"
 _REPEATS = (
     rf"{_OPEN}\s*(?:{_MARK}|以下|{_TIMES}|[0-9]{{1,2}}\s*回?|\s)*+{_AGAIN}[^()\[\]【】〔〕]{{0,6}}{_CLOSE}"
     rf"|{_OPEN}?(?>{_MARK}\s*(?:印|[0-9]|[a-z]\b)?[〜~\-\s]*)++{_CLOSE}?\s*(?:を|から|部分|以下)*\s*(?:[0-9]+回)?\s*"
-    rf"{_AGAIN}(?![{_KANA}{_KANJI}])(?:\s*(?:{_TIMES}|[0-9]+回))?{_CLOSE}?|^\s*d\.\s?[cs]\..*$"
-    rf"|{_OPEN}\s*(?:{_TIMES}|[0-9]{{1,2}}\s*(?:回|times|x|×))\s*{_CLOSE}|(?<![0-9a-z]){_TIMES}|〃"
+    rf"{_AGAIN}(?![{_KANA}{_KANJI}])(?:\s*(?:{_TIMES}|[0-9]+回))?{_CLOSE}?|^\s*d\.\s?[cs]\.?(?:\s+al\s+(?:fine|coda).*)?\s*$"
+    rf"|{_OPEN}\s*(?:{_TIMES}|[0-9]{{1,2}}\s*(?:回|times|x|×))\s*{_CLOSE}|(?<![0-9a-z]){_TIMES}(?![{_KANA}{_KANJI}])|〃"
 )
 _STAMPS = (
-    r"[\[<]\s*[0-9]{1,3}:[0-9]{1,2}(?:[.:][0-9]{1,3})?\s*[\]>]"
+    r"[\[<]\s*(?:[0-9]{1,2}:)?[0-9]{1,3}:[0-9]{1,2}(?:[.:,][0-9]{1,6})?\s*[\]>]"
     r"|\[(?:ar|ti|al|au|by|re|ve|la|length|offset|id|tool|kana|#):[^\]]*\]"
 )
-_URLS = r"(?:https?://|www\.)[^\s、。）」]+|(?<![\w.])(?:by\s+)?[a-z0-9-]+(?:\.[a-z0-9-]+)*\.(?:com|net|org|jp|info|tv|me)\b\S*"
+_HOST = r"(?<![\w.])(?:by\s+)?[a-z0-9-]+(?:\.[a-z0-9-]+)*"
+# Sentences run together (Tell.me why) look like hosts: those go by with a path, or as the end of a line.
+_URLS = (
+    rf"(?:https?://|www\.)[^\s、。）」]+|{_HOST}\.(?:com|net|org|jp|info|tv|me|co)/\S*"
+    rf"|{_HOST}\.(?:com|net|org|jp|tv)(?=\s*$)"
+)
+_INSTRUMENTAL = (
+    r"^.{0,12}纯音乐[\s,，。]*请.{0,3}欣赏.*$|^.{0,8}没有填词的纯音乐.*$"
+    r"|^\W*(?:this (?:song|track|piece) is )?(?:an )?instrumental(?: track| version| piece| music)?\W*$"
+)
 _TAGS = "a|b|br|center|div|em|font|i|p|rb|rp|rt|ruby|small|span|strong|u"
-_MARKUP = rf"</?(?:{_TAGS})\b[^<>]*>|^\s*you might also like\s*$|[0-9]*embed\s*$"
+_MARKUP = rf"</?(?:{_TAGS})\b[^<>]*>|^\s*you might also like\s*$|(?:^\s*|(?<=\S))[0-9]*(?-i:Embed)\s*$"
 
 
 def _mark_ruby(line: str, _: Counter[str]) -> str:
@@ -184,6 +200,9 @@ def _prolong(line: str, removed: Counter[str]) -> str:
         removed["punctuation"] += 2
         line = framed[2]
     line = re.sub(r"[—―─━–]{2,}", "、", line)
+    # らーめん-つけめん are two words; ハ-ト is one.
+    line = re.sub(r"(?<=[ぁ-ゖンッー])[-‐−](?=[ぁぃぅぇぉゃゅょゎっん])", "ー", line)
+    line = re.sub(r"(?<=[ぁ-ゖ])[-‐−](?=[ぁ-ゖ])|(?<=[ンッー])[-‐−](?=[ぁ-ヺ])", " ", line)
     line = re.sub(rf"(?<=[{_KANA}{_END}])(?:[{_WAVES}]+|[{_DASHES}])(?![0-9A-Za-z])", "ー", line)
     line = re.sub(rf"(?<=[{_KANJI}])[{_WAVES}]+(?![0-9A-Za-z{_KANJI}])", "ー", line)
     line = re.sub(rf"(?<=[{_KANA}{_KANJI}])[―—]", "、", line)
@@ -203,6 +222,11 @@ def _keep_letters(line: str, removed: Counter[str]) -> str:
     """Keep letters, digits, 々 ー ・ 、 。 and what belongs to words of other languages."""
     line = re.sub(r"(?<=[0-9])\s?%", "パーセント", line)
     line = re.sub(r"(?:・\s?){2,}|\.{2,}", "、", line)
+    # O.K., Y.M.C.A. and No.1 end no sentence.
+    line = re.sub(
+        r"(?<![A-Za-z.])(?:[A-Za-z]\.){2,}+(?:[A-Za-z](?![A-Za-z]))?", lambda found: found[0].replace(".", ""), line
+    )
+    line = re.sub(r"(?<![A-Za-z])([Nn]o)\.\s?(?=[0-9])", r"\1 ", line)
     kept: list[str] = []
     for n, letter in enumerate(line):
         before, after = (kept[-1] if kept else " "), line[n + 1 : n + 2]
@@ -243,6 +267,7 @@ _STEPS: tuple[Step, ...] = (
     _normalise,
     _remove(_STAMPS, "stamp", by=""),
     _remove(_URLS, "url"),
+    _remove(_INSTRUMENTAL, "instrumental"),
     _remove("^(?:" + "|".join(_CREDITS) + ")$", "credit"),
     _remove(_REPEATS, "repeat_mark"),
     _remove(rf"^(?:{_HEADING_LINE})$", "heading"),
@@ -270,8 +295,11 @@ def clean_text(text: str, *, policy: Policy) -> Cleaned:
     # Whoever writes our own three letters does not mean them.
     text = re.sub(f"[{_BASE}{_OVER}{_END}]", "", text)
     lines = [_clean_line(line, policy, removed) for line in text.splitlines()]
-    marked = "\n".join(line for line in lines if line)
-    plain = re.sub(rf"{_OVER}[^{_END}]*{_END}|{_BASE}", "", marked)
+    lines = [line for line in lines if line]
+    numbers = _verse_numbers([_plain(line) for line in lines])
+    removed["heading"] += len(numbers)
+    marked = "\n".join(line for n, line in enumerate(lines) if n not in numbers)
+    plain = _plain(marked)
     sounding = re.sub(rf"{_BASE}[^{_OVER}]*{_OVER}|{_END}", "", marked)
     removed["ruby"] = marked.count(_OVER)
     if plain != marked:
@@ -283,6 +311,18 @@ def clean_text(text: str, *, policy: Policy) -> Cleaned:
     if policy == "transliterate":
         removed["not_transliterated"] = len(_FOREIGN_WORD.findall(plain))
     return Cleaned(plain, {reason: number for reason, number in sorted(removed.items()) if number}, sounding)
+
+
+def _plain(marked: str) -> str:
+    return re.sub(rf"{_OVER}[^{_END}]*{_END}|{_BASE}", "", marked)
+
+
+def _verse_numbers(lines: Sequence[str]) -> set[int]:
+    """Which lines number verses: single digits from 1 upwards, each before words; 3, 2, 1 is a countdown, and sung."""
+    places = [n for n, line in enumerate(lines) if re.fullmatch("[1-9]", line)]
+    ascend = [lines[n] for n in places] == [str(number) for number in range(1, len(places) + 1)]
+    before_words = all(n + 1 < len(lines) and n + 1 not in places for n in places)
+    return set(places) if ascend and before_words else set()
 
 
 def _clean_line(line: str, policy: Policy, removed: Counter[str]) -> str:
@@ -329,7 +369,9 @@ def clean_phrases(phrases: Iterable[Phrase], params: CleanParams) -> tuple[list[
             kept.append(_with_text(phrase, cleaned))
         else:
             removed["empty"] += 1
-    return kept, removed
+    numbers = _verse_numbers([phrase["text"] for phrase in kept])
+    removed.update(["heading"] * len(numbers) + ["empty"] * len(numbers))
+    return [phrase for n, phrase in enumerate(kept) if n not in numbers], removed
 
 
 def _with_text(phrase: Phrase, cleaned: Cleaned) -> Phrase:

@@ -9,6 +9,7 @@ encoding, but for those that are what they say; so they are weighed together, an
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -47,6 +48,10 @@ USUAL_LATIN_MEAN = -8.6
 MAX_WEIGHED_BYTES = 6000
 MIN_CUT_BYTES = 24
 TWO_ASCII_LETTERS = re.compile("[A-Za-z].*[A-Za-z]", re.DOTALL)
+HALFWIDTH = re.compile("[\uff61-\uff9f]+")
+SHOWS_HALFWIDTH = re.compile("[\uff66-\uff7f\uff9e\uff9f]")
+"""Without any of these the bytes are capitals of Windows-1251 as well."""
+ALL_HALFWIDTH, MAYBE_CYRILLIC = -6.0, -8.0
 CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 LOST = "\ufffd"
 # What Windows-1252 has where Latin-1 has control characters; five places are empty.
@@ -134,13 +139,20 @@ def _believed(name: str, latin: str, choices: Sequence[_Choice]) -> str | None:
     # Usual accents in words need no lead: a CJK reading of so few bytes proves nothing.
     is_usual = text == latin and mean >= USUAL_LATIN_MEAN and (len(text) == 1 or TWO_ASCII_LETTERS.search(text))
     sure = mean >= least and (best.score - rival >= MIN_MARGIN or is_usual)
-    return text if sure and LOST not in text and not CONTROL.search(text) else None
+    if not sure or LOST in text or CONTROL.search(text):
+        return None
+    return HALFWIDTH.sub(lambda run: unicodedata.normalize("NFKC", run[0]), text)
 
 
 def _score(text: str, data: bytes, language: Language) -> float:
     # Of long lyrics the same part in every reading.
     weighed_share = min(1.0, MAX_WEIGHED_BYTES / max(len(data), 1))
-    return log_likelihood(text[: round(weighed_share * len(text))], language)
+    part = text[: round(weighed_share * len(text))]
+    score = log_likelihood(part, language)
+    if language != "ja" or not HALFWIDTH.search(part):
+        return score
+    is_shown = SHOWS_HALFWIDTH.search(part)
+    return max(score, log_likelihood(part, "halfwidth") + ALL_HALFWIDTH + (0.0 if is_shown else MAYBE_CYRILLIC))
 
 
 def _decode(data: bytes, encodings: Sequence[str]) -> str | None:

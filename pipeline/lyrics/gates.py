@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pipeline.data.records import Heard, Phrase
-from pipeline.lyrics.languages import is_foreign
+from pipeline.lyrics.languages import is_foreign, is_kanaless
 from pipeline.lyrics.loops import Line, LoopParams, is_loop, looping_phrases
-from pipeline.lyrics.stock_phrases import is_courtesy, is_stock
+from pipeline.lyrics.stock_phrases import is_annotation, is_courtesy, is_stock, mentions_stock
 from pipeline.lyrics.vad import Span, sounding_share
 
 _SMALL_KANA = frozenset("ぁぃぅぇぉゃゅょゎゕゖァィゥェォャュョヮヵヶ")
@@ -30,9 +30,10 @@ USUAL_MORAS_PER_S = (1.0, 7.0)
 _SLACK_S = 0.25
 """Vocal activity is late at an onset and Whisper's times are not exact: what a short phrase is forgiven."""
 
-_BRACKETS = (("(", ")"), ("（", "）"), ("[", "]"), ("【", "】"), ("〈", "〉"), ("<", ">"), ("*", "*"), ("『", "』"))
-_BRACKETED = "|".join(rf"{re.escape(a)}[^{re.escape(b)}]*{re.escape(b)}" for a, b in _BRACKETS)
-_ALL_BRACKETED = re.compile(rf"(?:\s*(?:{_BRACKETED}))+\s*")
+_BRACKETS = (("(", ")"), ("（", "）"), ("[", "]"), ("【", "】"), ("〈", "〉"), ("<", ">"), ("*", "*"))
+_IN_BRACKETS = "|".join(rf"{re.escape(a)}[^{re.escape(b)}]*{re.escape(b)}" for a, b in _BRACKETS)
+_ALL_BRACKETED = re.compile(rf"(?:\s*(?:{_IN_BRACKETS}))+\s*")
+_BRACKETED = re.compile(_IN_BRACKETS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ class GateParams:
     max_foreign_share: float = 0.2
     """Share of letters in scripts in which the language is not written."""
     max_kanaless_han: int = 6
-    """A Japanese phrase without kana has at most so many characters."""
+    """In a Japanese track without any kana a phrase has at most so many characters."""
     also_sung: tuple[str, ...] = ("en",)
     """Languages in Latin letters of which a song in another script may have whole phrases; none refuses them all."""
     loops: LoopParams = field(default_factory=LoopParams)
@@ -128,11 +129,13 @@ def judge_each(
     """The verdict on every phrase; arguments as for `judge_phrases`."""
     lines = [_line(phrase, vocal_spans_s) for phrase in phrases]
     looping = looping_phrases(lines, params.loops)
+    has_kana = not is_kanaless([line.text for line in lines])
+    max_han = None if has_kana else params.max_kanaless_han
     known = agreements if agreements is not None else [None] * len(phrases)
     verdicts: list[Verdict] = []
     for n, (phrase, line, agreement) in enumerate(zip(phrases, lines, known, strict=True)):
         believed = confidence(phrase, line, agreement)
-        gate = _text_gate(line, params, language)
+        gate = _text_gate(line, params, language=language, max_kanaless_han=max_han)
         gate = gate or ("loop" if n in looping else None) or _sound_gate(phrase, line, params)
         if gate is None and agreement is not None and agreement < params.min_agreement:
             gate = "agreement"
@@ -194,19 +197,19 @@ def _line(phrase: Heard, vocal_spans_s: Sequence[Span] | None) -> Line:
     return Line(phrase["text"], start_s, end_s, moras_per_s, share)
 
 
-def _text_gate(line: Line, params: GateParams, language: str | None) -> str | None:
+def _text_gate(line: Line, params: GateParams, *, language: str | None, max_kanaless_han: int | None) -> str | None:
     """The gates that look at the words."""
     text = line.text.strip()
     if not any(char.isalpha() for char in text):
         return "empty"
-    if _ALL_BRACKETED.fullmatch(text):
+    if _ALL_BRACKETED.fullmatch(text) and all(is_annotation(found[1:-1]) for found in _BRACKETED.findall(text)):
         return "annotation"
     if language is not None and is_foreign(
         text,
         language,
         also_sung=params.also_sung,
         max_foreign_share=params.max_foreign_share,
-        max_kanaless_han=params.max_kanaless_han,
+        max_kanaless_han=max_kanaless_han,
     ):
         return "language"
     if is_stock(text, params.min_stock_similarity):
@@ -232,6 +235,10 @@ def _sound_gate(phrase: Heard, line: Line, params: GateParams) -> str | None:
         return "compression_ratio"
     if is_courtesy(line.text) and not (
         is_sung and is_sure and phrase["no_speech_prob"] < params.max_no_speech_prob / 2
+    ):
+        return "stock_phrase"
+    if mentions_stock(line.text) and not (
+        is_sung and is_sure and phrase["no_speech_prob"] <= params.max_no_speech_prob
     ):
         return "stock_phrase"
     return None

@@ -27,6 +27,9 @@ ENCODINGS = {1: "utf-16", 2: "utf-16-be", 3: "utf-8"}
 SUNG_CONTENT = {0, 1, 2}
 MILLISECONDS, MPEG_FRAMES = 2, 1
 FRAME_NAME = re.compile(rb"[A-Z0-9]{3,4}")
+TIMED = re.compile(r"\[\s*\d+:\d")
+NOT_SUNG = re.compile(r"translat|translit|romaji|romani[sz]|english|ローマ字|訳|译|譯|罗马|羅馬", re.IGNORECASE)
+"""How a frame is described that holds the words in other letters or another language."""
 RATES_HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 
 
@@ -39,6 +42,16 @@ class Id3:
     synced: list[str] = field(default_factory=list[str])
     """SYLT as LRC text; without stamps where its times cannot be known."""
     lyrics: list[str] = field(default_factory=list[str])
+    """The likeliest to be sung first: no translation, then with times, then Japanese."""
+
+
+class _Lyrics(NamedTuple):
+    """The text of a frame, and what it says of itself."""
+
+    is_synced: bool
+    is_translation: bool
+    is_japanese: bool
+    text: str
 
 
 class Frame(NamedTuple):
@@ -61,9 +74,12 @@ def read_id3(file: BinaryIO) -> Id3 | None:
     file.seek(start)
     header = file.read(HEADER_BYTES)
     size = min(_synchsafe(header[6:10]), num_bytes - start - HEADER_BYTES)
-    found = Id3()
+    found, lyrics = Id3(), list[_Lyrics]()
     for frame in _frames(header[3], header[5], file.read(max(min(size, MAX_TAG_BYTES), 0))):
-        _take(frame, found, _mpeg_frame_s(file, start + HEADER_BYTES + size))
+        lyrics += _take(frame, found, _mpeg_frame_s(file, start + HEADER_BYTES + size))
+    lyrics.sort(key=lambda one: (one.is_translation, not TIMED.search(one.text), not one.is_japanese))
+    found.synced = [one.text for one in lyrics if one.is_synced and not one.is_translation]
+    found.lyrics = [one.text for one in lyrics if not one.is_synced or one.is_translation]
     return found
 
 
@@ -154,22 +170,31 @@ def _unpacked(body: bytes, version: int, flags: int) -> bytes:
         return b""
 
 
-def _take(frame: Frame, found: Id3, mpeg_frame_s: float | None) -> None:
+def _take(frame: Frame, found: Id3, mpeg_frame_s: float | None) -> list[_Lyrics]:
+    """Note a name, or give the lyrics of a frame."""
     name, body = frame
     if name in FIELDS:
         text = next((text for text in _decode(body[0], body[1:]).split("\x00", 9) if text.strip()), "")
         if text:
             found.names.setdefault(FIELDS[name], text)
     elif name in {"USLT", "ULT"}:
-        _, text = _split(body[0], body[4:])
-        found.lyrics += [text] if text.strip("\x00 \r\n") else []
+        return _lyrics(body[1:4], *_split(body[0], body[4:]), is_synced=False)
     elif name in {"TXXX", "TXX"}:
         described, text = _split(body[0], body[1:])
-        found.lyrics += [text] if described.casefold() in LYRICS_COMMENTS and text else []
+        return _lyrics(b"", "", text, is_synced=False) if described.casefold() in LYRICS_COMMENTS else []
     elif name in {"SYLT", "SLT"} and len(body) > 6 and body[5] in SUNG_CONTENT:
         tick_s = {MILLISECONDS: 0.001, MPEG_FRAMES: mpeg_frame_s}.get(body[4])
         text = _as_lrc(_synced_lines(body[0], body[6:]), tick_s)
-        found.synced += [text] if text else []
+        return _lyrics(body[1:4], _split(body[0], body[6:])[0], text, is_synced=True)
+    return []
+
+
+def _lyrics(language: bytes, described: str, text: str, *, is_synced: bool) -> list[_Lyrics]:
+    if not text.strip("\x00 \r\n"):
+        return []
+    # Japanese in bytes that were read as Latin-1 is no ASCII either; romaji is.
+    is_japanese = language.lower() == b"jpn" and not text.isascii()
+    return [_Lyrics(is_synced, bool(NOT_SUNG.search(described)), is_japanese, text)]
 
 
 def _decode(encoding: int, data: bytes) -> str:

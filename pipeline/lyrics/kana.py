@@ -122,7 +122,7 @@ def read_kana(text: str, *, is_sounding: bool = False) -> Reading:
     """
     unknown: Counter[str] = Counter()
     kana = ""
-    normal = unicodedata.normalize("NFKC", text)
+    normal = _plain_numbers(unicodedata.normalize("NFKC", text))
     at = 0
     for match in _READABLE.finditer(normal):
         unknown.update(_unread(normal[at : match.start()]))
@@ -130,6 +130,14 @@ def read_kana(text: str, *, is_sounding: bool = False) -> Reading:
         at = match.end()
     unknown.update(_unread(normal[at:]))
     return Reading(kana, to_phonemes(kana), dict(sorted(unknown.items())))
+
+
+def _plain_numbers(text: str) -> str:
+    """Write 1,000 and 2.5 as the dictionary knows them: 1000 and 2点5; nought is れい there."""
+    text = re.sub(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])", lambda number: number[0].replace(",", ""), text)
+    return re.sub(
+        r"(?<![\d.])(\d+)\.(?=\d+(?![\d.]))", lambda number: ("れい" if number[1] == "0" else number[1]) + "点", text
+    )
 
 
 def _unread(between: str) -> list[str]:

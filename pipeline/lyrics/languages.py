@@ -36,6 +36,8 @@ _ENGLISH = """
     will with let go what when are was just like know baby come get one time now up down but if have has he she they
     there here night day heart never ever"""
 _FOREIGN_WORDS, _ENGLISH_WORDS = frozenset(_FOREIGN.split()), frozenset(_ENGLISH.split())
+_CHINESE = re.compile("[你您們這嗎吧呢麼麽啊她沒]|大家好|收看|觀看|謝謝|因為|我的|是的")
+"""Of Chinese in the traditional characters, which Japanese character sets have too."""
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 
 
@@ -45,7 +47,7 @@ def is_foreign(
     *,
     also_sung: Sequence[str] = ("en",),
     max_foreign_share: float = 0.2,
-    max_kanaless_han: int = 6,
+    max_kanaless_han: int | None = None,
 ) -> bool:
     """Whether a text is written in a way in which the language is not.
 
@@ -57,7 +59,8 @@ def is_foreign(
         language: Whisper's code; of a language that is not known here nothing is foreign.
         also_sung: other languages that may come, as codes; English and nothing else is told apart.
         max_foreign_share: share of letters in scripts of other languages.
-        max_kanaless_han: a Japanese phrase of Chinese characters alone may have this many.
+        max_kanaless_han: a Japanese phrase of Chinese characters alone may have this many; None for any number, since
+            names of places and the like are written so.
     """
     if language not in _WRITTEN_IN:
         return False
@@ -83,12 +86,22 @@ def count_scripts(text: str) -> dict[str, int]:
     return {**counts, "other": max(0, num_letters - sum(counts.values()))}
 
 
-def _is_chinese(text: str, counts: dict[str, int], max_kanaless_han: int) -> bool:
-    """Characters that only simplified Chinese has, or too many without a single kana."""
+def is_kanaless(texts: Sequence[str]) -> bool:
+    """Whether a whole track, of three lines in Chinese characters at least, has no kana: then it is not Japanese."""
+    counts = [count_scripts(text) for text in texts]
+    num_han = sum(2 * line["han"] > sum(line.values()) for line in counts)
+    return num_han >= 3 and not any(line["kana"] for line in counts)
+
+
+def _is_chinese(text: str, counts: dict[str, int], max_kanaless_han: int | None) -> bool:
+    """Characters or words that only Chinese has, or too many without a single kana."""
     num_simplified = sum(map(_is_simplified, text))
     if counts["kana"] and num_simplified:
         return 5 * num_simplified >= counts["han"] + counts["kana"]
-    return not counts["kana"] and (num_simplified > 0 or counts["han"] > max_kanaless_han)
+    if counts["kana"]:
+        return False
+    is_long = max_kanaless_han is not None and counts["han"] > max_kanaless_han
+    return num_simplified > 0 or is_long or _CHINESE.search(text) is not None
 
 
 @lru_cache(maxsize=8192)

@@ -37,6 +37,11 @@ class LoopParams:
     """Nobody repeats faster."""
     min_sounding_share: float = 0.5
     """Repetition must sound for this share of its time."""
+    num_believed: int = 2
+    """Of a run too long to be believed, so many statements stay where they sound and can be sung."""
+    max_uneven: float = 0.2
+    """Deviation of the lengths of statements, as a share of their mean, up to which they are sung alike: of a run with
+    no other sign against it `max_plain_lines` stay. A decoder stuck over other lines takes on their lengths."""
 
 
 class Repeat(NamedTuple):
@@ -96,22 +101,27 @@ def looping_phrases(lines: Sequence[Line], params: LoopParams) -> set[int]:
     """Find phrases that repeat one another, singly or in blocks of up to four, as a stuck decoder does.
 
     Signs against a run: times like a clock's, less than half of it sounds, moras faster than can be sung or hardly any
-    time at all. A chorus comes back after other lines, and by itself has none of these.
+    time at all. A chorus comes back after other lines, and by itself has none of these. Songs do end on one line ten
+    times over, though, and a decoder is often stuck on a line that was sung: the first statements that sound stay.
 
     Returns:
-        Positions of all phrases of such runs.
+        Positions of the phrases of such runs, but for those that stay.
     """
     plain = [letters(line.text) for line in lines]
     found: set[int] = set()
+    believed: set[int] = set()
     runs = [(places, 1) for places in _same_lines(plain)]
     runs += [(list(range(start, end)), size) for size in range(2, 5) for start, end in _blocks(plain, size)]
     for places, size in runs:
         is_machine_like = _is_machine_like([lines[n] for n in places], size, params)
         is_scat = size == 1 and 2 * len(set(plain[places[0]])) <= len(plain[places[0]])
         limit = params.max_same_lines if is_machine_like else params.max_plain_lines
+        is_sung_alike = not is_machine_like and _unevenness([lines[n] for n in places], size) <= params.max_uneven
+        num_stay = params.max_plain_lines if is_sung_alike else params.num_believed
         if len(places) // size > limit and (is_machine_like or not is_scat):
             found.update(places)
-    return found
+            believed.update(_believed(lines, places, size, params)[: size * num_stay])
+    return found - believed
 
 
 def _same_lines(plain: Sequence[str]) -> list[list[int]]:
@@ -137,6 +147,25 @@ def _blocks(plain: Sequence[str], size: int) -> list[tuple[int, int]]:
             blocks.append((start, n))
         start = n - size + 1
     return blocks
+
+
+def _believed(lines: Sequence[Line], places: Sequence[int], size: int, params: LoopParams) -> list[int]:
+    """Places of the statements of a run that sound and can be sung; none where nothing is known of the sound."""
+    statements = [places[n : n + size] for n in range(0, len(places), size)]
+    sung = [statement for statement in statements if all(_is_sung(lines[n], params) for n in statement)]
+    return [n for statement in sung for n in statement]
+
+
+def _is_sung(line: Line, params: LoopParams) -> bool:
+    is_sounding = line.sounding_share is not None and line.sounding_share >= params.min_sounding_share
+    return is_sounding and line.moras_per_s <= params.max_sung_moras_per_s
+
+
+def _unevenness(run: Sequence[Line], size: int) -> float:
+    """Deviation of the lengths of whole statements, as a share of their mean."""
+    statements = [run[n : n + size] for n in range(0, len(run) - size + 1, size)]
+    lengths_s = [sum(line.end_s - line.start_s for line in statement) for statement in statements]
+    return pstdev(lengths_s) / max(sum(lengths_s) / len(lengths_s), 1e-3)
 
 
 def _is_machine_like(run: Sequence[Line], size: int, params: LoopParams) -> bool:

@@ -22,7 +22,7 @@ from pipeline.lyrics.letters import (
     TAIWAN_AND_HONG_KONG,
 )
 
-Language = Literal["latin", "ja", "zh", "zh_hant", "ko", "ru", "other", "any"]
+Language = Literal["latin", "ja", "zh", "zh_hant", "ko", "ru", "halfwidth", "other", "any"]
 Class = Literal["", "ascii", "latin", "kana", "hanzi", "hangul", "cyrillic"]
 
 TO_TRADITIONAL = dict(zip(PAIRS[::2], PAIRS[1::2], strict=True))
@@ -32,6 +32,11 @@ SIGNS = frozenset("’“”‘–—…«»°®©™´·•¿¡¢£\xa0")
 RARE_SIGNS = frozenset("ªº²³½¼¾±µ€×÷§¥†¤")
 CJK_SIGNS = frozenset("、。「」『』・〜～！？…：（）【】《》，；—“”‘’·　♪★☆♥♡")
 SMALL_KANA = frozenset("ぁぃぅぇぉゎゕゖァィゥェォヮヵヶヮゐゑヰヱヴ")
+# Half-width katakana by how often they are written; what voices or shrinks a sound follows but a few.
+OFTEN_HALFWIDTH, SELDOM_HALFWIDTH = frozenset("ｱｲｳｶｷｸｺｻｼｽﾀﾃﾄﾅﾉﾗﾘﾙﾚﾝｯｰﾞ"), frozenset("ｦｧｨｩｪｫﾇﾈﾋﾍﾎﾐﾑﾒﾓﾕﾖﾛﾜﾔ｡｢｣､･")
+VOICED_HALFWIDTH = frozenset("ｳｶｷｸｹｺｻｼｽｾｿﾀﾁﾂﾃﾄﾊﾋﾌﾍﾎ")
+HALFWIDTH_AFTER = {"ﾞ": VOICED_HALFWIDTH, "ﾟ": frozenset("ﾊﾋﾌﾍﾎ")} | dict.fromkeys("ｬｭｮ", frozenset("ｷｼﾁﾆﾋﾐﾘﾃﾌﾞﾟ"))
+MISPLACED = -8.0
 
 # Latin of middle and eastern Europe, Greek, Hebrew and Arabic, the scripts of India and Thailand, Vietnamese.
 OTHER_SCRIPTS = (
@@ -49,6 +54,8 @@ RARE = -12.0
 MIXED = -4.0
 TWO_ACCENTS = -3.0
 CAPITAL_WITHIN = -5.0
+# In a word all in capitals they cost nothing.
+CAPITAL_AGAIN = 2.0
 JOINED = {frozenset(pair) for pair in (("ascii", "latin"), ("kana", "hanzi"))}
 
 
@@ -77,10 +84,14 @@ def _scores(text: str, language: Language) -> list[float]:
 
 @cache
 def _neighbours(before: str, letter: str) -> float:
+    if before not in HALFWIDTH_AFTER.get(letter, before):
+        return MISPLACED
     left, right = _class(before), _class(letter)
     if not left or not right:
         return 0.0
     capital = CAPITAL_WITHIN if before.islower() and letter.isupper() and {left, right} != {"ascii"} else 0.0
+    if left == right == "cyrillic" and before.isupper() and letter.isupper():
+        return CAPITAL_AGAIN
     if left == right:
         return capital + (TWO_ACCENTS if left == "latin" else 0.0)
     return capital if frozenset((left, right)) in JOINED else MIXED
@@ -207,6 +218,16 @@ def _other(letter: str) -> float:
     return STRANGE if letter.isalpha() else -9.0
 
 
+@cache
+def _halfwidth(letter: str) -> float:
+    shared = _shared(letter)
+    if shared is not None:
+        return shared
+    if "\uff61" <= letter <= "\uff9f":
+        return -3.3 if letter in OFTEN_HALFWIDTH else -5.6 if letter in SELDOM_HALFWIDTH else -4.2
+    return STRANGE
+
+
 def _cjk_sign(letter: str) -> float:
     if letter in CJK_SIGNS:
         return -6.5
@@ -225,5 +246,6 @@ LETTER_SCORES: dict[Language, Callable[[str], float]] = {
     "zh_hant": _zh_hant,
     "ko": _ko,
     "ru": _ru,
+    "halfwidth": _halfwidth,
     "other": _other,
 }

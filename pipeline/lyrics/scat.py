@@ -13,7 +13,7 @@ import unicodedata
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
-from pipeline.lyrics.romaji import LONG_MARKS, NOT_SOUNDED, is_japanese, kana_of
+from pipeline.lyrics.romaji import LONG_MARKS, MORAE, NOT_SOUNDED, is_japanese, kana_of
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -63,6 +63,14 @@ _SPELLED = (
 )
 _HITS = (("tsu", "ツ"), ("ts", "ツ"), ("tss", "ツ"), ("ka", "カ"), ("kah", "カ"), ("chi", "チ"), ("chk", "チ"))
 """Cymbals and snares of a vocal percussionist."""
+_ALONE = (("ku", "ク"), ("k", "ク"), ("t", "トゥ"))
+"""Hits that are no part of a longer word; also romaji, so that only a beat of them shows scat."""
+BEATS = frozenset(_words("tuku tsk tska tk dugu bts tka"))
+"""Two hits that are scat when they come again, without a space."""
+VOCABLES = frozenset(_words("ah aah aaah uh oh ooh wo woah whoa"))
+"""Calls that mean nothing when there is nothing else, more than once."""
+MIN_STRAY_SYLLABLES = 8
+"""A phrase of so many may have one syllable beyond the inventory."""
 _WEAK = frozenset(
     _words(
         "a i o oh ah eh be bee do to too no we woo boo tee yo ye yah you fee fa shop zoom rap rum dip boom ram dam dim "
@@ -104,18 +112,26 @@ class Syllable(NamedTuple):
     """No word sounds like it."""
     is_weak: bool
     """It may as well be a word."""
+    is_stray: bool = False
+    """It lies beyond the inventory."""
 
 
 def is_scat(text: str) -> bool:
-    """Whether a phrase is scat from beginning to end; one word in it, and it is not."""
+    """Whether a phrase is scat from beginning to end; one word in it, and it is not, if it is short."""
     syllables = _syllables(text)
     if not syllables or _is_word(text):
         return False
+    words = [] if is_japanese(text) else _latin_words(text)
+    if any(word in ALONE for word in words):
+        return _is_beat(words)
+    if len(words) > 1 and VOCABLES.issuperset(words):
+        return True
     weak = sum(syllable.is_weak for syllable in syllables)
     if 2 * weak > len(syllables) or (2 * weak == len(syllables) and len(syllables) < 4):
         return False
     signs = (_is_marked, _has_pair, _has_run, _is_held, _is_drummed)
-    return any(sign(syllables) for sign in signs)
+    known = [syllable for syllable in syllables if not syllable.is_stray]
+    return any(sign(known) for sign in signs)
 
 
 def to_kana(text: str) -> str | None:
@@ -131,23 +147,34 @@ def to_kana(text: str) -> str | None:
 
 
 def _syllables(text: str) -> list[Syllable]:
-    """Syllables of a text; none where anything in it is beyond the inventory."""
+    """Syllables of a text; none where anything in it is beyond the inventory, but for one of many."""
     found = list[Syllable]()
     for piece in KANA_RUN.split(text):
         words = [piece] if is_japanese(piece) else _latin_words(piece)
         for word in words:
-            split = _split_kana(word) if is_japanese(word) else _split_word(word)
+            split = _split_kana(word) if is_japanese(word) else _split_word(word) or _stray(word)
             if not split:
                 return []
             found += split
-    return found
+    num_stray = sum(syllable.is_stray for syllable in found)
+    return found if num_stray == 0 or (num_stray == 1 and len(found) >= MIN_STRAY_SYLLABLES) else []
+
+
+def _stray(word: str) -> list[Syllable]:
+    """A word of one syllable that can be read; one letter is none."""
+    kana = MORAE.get(word) if len(word) > 1 else None
+    return [Syllable(kana, "", False, True, True)] if kana else []
 
 
 def _split_kana(text: str) -> list[Syllable]:
     kana = kana_of(text) or ""
     found = [Syllable(m[1], m[2], m[1] in MARKED_CORES, False) for m in KANA_GROUP.finditer(kana)]
-    is_whole = "".join(syllable.core + syllable.tail for syllable in found) == kana
-    return found if is_whole and all(_is_listed(syllable) for syllable in found) else []
+    if "".join(syllable.core + syllable.tail for syllable in found) != kana:
+        return []
+    found = [one if _is_listed(one) else one._replace(is_weak=True, is_stray=True) for one in found]
+    # What stands at an end is a particle or begins a word.
+    has_word = any(syllable.is_stray for syllable in [*found[:1], *found[-1:]])
+    return [] if has_word else found
 
 
 def _is_listed(syllable: Syllable) -> bool:
@@ -175,7 +202,8 @@ def _latin_syllables() -> dict[str, Syllable]:
         table[text] = _closed(text, table)
     table |= {text: Syllable(core, tail, True, False) for text, core, tail in _SPELLED}
     table |= {text: Syllable(core, "", False, False) for text, core in _HITS}
-    table["hey"] = Syllable("ヘ", "イ", False, True)
+    table |= {"hey": Syllable("ヘ", "イ", False, True), "uh": Syllable("ア", "ー", False, True)}
+    table |= dict.fromkeys(("woah", "whoa"), Syllable("ウォ", "ー", False, True))
     return table
 
 
@@ -191,6 +219,7 @@ def _closed(text: str, table: dict[str, Syllable]) -> Syllable:
 
 
 LATIN = _latin_syllables()
+ALONE = {text: Syllable(core, "", False, True) for text, core in _ALONE}
 LATIN_SPELLINGS = sorted(LATIN, key=len, reverse=True)
 
 
@@ -199,6 +228,8 @@ def _split_word(word: str) -> list[Syllable]:
     squeezed = re.sub(r"(m)\1{2,}", "mm", re.sub(r"([aou])\1{2,}", r"\1\1", word))
     if squeezed in {"a", "i", "o"}:
         return [LATIN[squeezed]]
+    if squeezed in ALONE:
+        return [ALONE[squeezed]]
     if SILENT_E.fullmatch(squeezed):
         return []
     reach: list[list[Syllable] | None] = [[], *([None] * len(squeezed))]
@@ -210,6 +241,11 @@ def _split_word(word: str) -> list[Syllable]:
                 reach[end] = [*before, LATIN[spelling]]
                 break
     return reach[-1] or []
+
+
+def _is_beat(words: list[str]) -> bool:
+    """Two hits in turn, and again: tu ku tu ku."""
+    return len(words) >= 4 and "".join(words[:2]) in BEATS and words == (words[:2] * len(words))[: len(words)]
 
 
 def _is_word(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Songs put together again from their clips: the longest stretch without a hole, and phrases whole."""
+"""Songs put together again from their clips: the longest stretch without a hole, and all phrases, whole."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ EDGE_S = 0.01
 """Times this close to the edge of a clip are at it."""
 _SLACK_S = EDGE_S + 2e-3
 """Parts of a phrase that are this close touch: times are rounded."""
+
+MAX_HOLE_S = 5.0
+"""Hardly a phrase goes on across a longer hole."""
 
 Span = tuple[float, float]
 Clip = tuple[ClipJson, Sample]
@@ -36,19 +39,31 @@ class Song:
     """Of the stretch, but for phrases at its ends that go on beyond them."""
     phrases: Sequence[Phrase]
     """What is sung in the stretch."""
+    all_phrases: Sequence[Phrase]
+    """What is sung in all clips, by the times of the recording."""
+
+    @property
+    def num_phrases_outside(self) -> int:
+        """Phrases of which nothing lies in the stretch."""
+        return len(self.all_phrases) - len(self.phrases)
 
 
 def make_song(track: Mapping[str, Any], clips: Sequence[Clip]) -> Song:
     """Put one recording together; its clips may overlap."""
     ordered = sorted(clips, key=lambda clip: clip[0]["span_s"])
     (zero_s, end_s), stretch = _longest_stretch(ordered)
-    phrases = join_phrases([(_span(clip), known_phrases(sample.members)) for clip, sample in stretch])
+    phrases, all_phrases = (
+        join_phrases([(_span(clip), known_phrases(sample.members)) for clip, sample in part])
+        for part in (stretch, ordered)
+    )
     for phrase in phrases:
         for name in ("start_s", "end_s"):
             time_s = phrase[name]
             phrase[name] = None if time_s is None else round(time_s - zero_s, 3)
     idx = ordered[0][1].key.rpartition("-")[0]
-    return Song(idx, track, ordered, stretch, zero_s, _whole_span(phrases, end_s - zero_s), phrases)
+    return Song(
+        idx, track, ordered, stretch, zero_s, _whole_span(phrases, end_s - zero_s), phrases, bridge_holes(all_phrases)
+    )
 
 
 def _span(clip: ClipJson) -> Span:
@@ -133,6 +148,24 @@ def join_phrases(clips: Sequence[tuple[Span, Sequence[Phrase]]]) -> list[Phrase]
         if part.open_start or part.open_end:
             part.phrase["is_cut"] = True
     return [part.phrase for part in joined]
+
+
+def bridge_holes(phrases: Sequence[Phrase]) -> list[Phrase]:
+    """Make one of two parts of a phrase, cut on both sides of a hole of at most `MAX_HOLE_S`."""
+    bridged: list[Phrase] = []
+    for phrase in phrases:
+        last = next((p for p in reversed(bridged) if p["text"] == phrase["text"]), None)
+        if last is None or not _is_across_a_hole(last, phrase):
+            bridged.append(Phrase(**phrase))
+        else:
+            last["end_s"] = phrase["end_s"]
+    return bridged
+
+
+def _is_across_a_hole(last: Phrase, phrase: Phrase) -> bool:
+    if None in (last["end_s"], phrase["start_s"]) or not (last.get("is_cut") and phrase.get("is_cut")):
+        return False
+    return 0 < (phrase["start_s"] or 0.0) - (last["end_s"] or 0.0) <= MAX_HOLE_S
 
 
 def _part(phrase: Phrase, span_s: Span) -> _Part:

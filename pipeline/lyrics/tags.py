@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from pipeline.data.records import Phrase
 
-STAMP = re.compile(r"\[(\d{1,3}):(\d{1,2}(?:[.:]\d{1,3})?)\]")
-META_LINE = re.compile(r"\[(?:ar|ti|al|au|by|re|ve|la|length|offset|id|tool):.*\]", re.IGNORECASE)
+_CLOCK = r"(?:(\d{1,2}):(?=\d{1,2}:\d{1,2}[.,]))?(\d{1,3}):(\d{1,2}(?:[.:,]\d{1,6})?)"
+STAMP = re.compile(rf"\[\s*{_CLOCK}\s*\]")
+"""Hours, where a fraction behind seconds tells that there are any; minutes; seconds."""
+WORD_STAMP = re.compile(rf"<\s*{_CLOCK}\s*>")
+META_LINE = re.compile(r"\[(?:ar|ti|al|au|by|re|ve|la|length|offset|id|tool|kana|#):.*\]", re.IGNORECASE)
+HEADING_LINE = re.compile(r"\[[^\[\]]*\]")
 OFFSET = re.compile(r"\[offset:\s*([+-]?\d+)\s*\]", re.IGNORECASE)
-WORD_STAMP = re.compile(r"<\d{1,3}:\d{1,2}(?:[.:]\d{1,3})?>")
+KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa\uff66-\uff9d]")
+SCRIPTS = (
+    ("kana", KANA),
+    ("hanzi", re.compile("[\u3400-\u9fff\uf900-\ufaff]")),
+    ("hangul", re.compile("[\uac00-\ud7a3]")),
+    ("latin", re.compile("[A-Za-z\u00c0-\u024f]")),
+    ("other", re.compile(r"\w")),
+)
 FIELDS = ("title", "artist", "album", "albumartist")
 LYRICS_FIELDS = ("syncedlyrics", "lyrics", "unsynced lyrics")
 GARBLED = "garbled"
@@ -82,7 +96,8 @@ def _read(source: BinaryIO | io.RawIOBase, name: str) -> dict[str, str]:
         values |= {field: [_bytes_as_text(text) for text in texts] for field, texts in read_raw_tags(file).items()}
     found = {field: texts[0] for field in FIELDS if (texts := values.get(field))} | id3.names
     other = [text for field in LYRICS_FIELDS for text in values.get(field, [])]
-    lyrics = id3.synced + sorted(id3.lyrics or ([] if id3.synced else other), key=lambda text: not STAMP.search(text))
+    lyrics = id3.synced + id3.lyrics
+    lyrics = lyrics or sorted(other, key=lambda text: not STAMP.search(text))
     found |= {f"lyrics {number}": text for number, text in enumerate(lyrics)}
     tags: dict[str, str] = {}
     garbled: list[str] = []
@@ -123,31 +138,121 @@ def _clean(text: str) -> str:
     return text.replace("\x00", "").replace("\ufeff", "").strip()
 
 
-def parse_lyrics(text: str) -> list[Phrase]:
+def parse_lyrics(text: str, dropped: Counter[str] | None = None) -> list[Phrase]:
     """Split the text of a lyrics tag into phrases; times come from LRC stamps such as `[01:23.45]`.
+
+    Lines without a stamp share the time of the stamped line before them, each by its letters; those before the first
+    stamp share the time up to it. Of lines with the same stamp that differ in script one is sung and the others
+    translate it.
+
+    Args:
+        text: of the tag.
+        dropped: where to count what is left out: `translation`, and `duplicate` for a line given twice at a stamp.
 
     Returns:
         Phrases in the order of singing. With stamps a phrase ends where the next begins, the last one has no end;
-        without stamps all times are None.
+        without stamps, and where most lines lie outside of them, all times are None.
     """
+    before, stamped = _stamped_lines(text)
+    if not _are_timed(before, stamped):
+        lines = (STAMP.sub("", WORD_STAMP.sub("", line)).strip() for line in text.splitlines())
+        return [_phrase(words, None, None) for words in lines if words and not META_LINE.fullmatch(words)]
     offset = OFFSET.search(text)
     # A positive offset makes the lyrics appear sooner.
     shift_s = -int(offset[1]) / 1000 if offset else 0.0
-    timed: list[tuple[float, str]] = []
-    plain: list[str] = []
-    for line in text.splitlines():
-        words = WORD_STAMP.sub("", STAMP.sub("", line)).strip()
-        stamps = [int(m) * 60 + float(s.replace(":", ".")) for m, s in STAMP.findall(line)]
-        timed += [(max(stamp_s + shift_s, 0.0), words) for stamp_s in stamps]
-        if words and not stamps and not META_LINE.fullmatch(words):
-            plain.append(words)
-    if not timed:
-        return [Phrase(text=words, start_s=None, end_s=None, source="tag") for words in plain]
-    timed.sort()
-    ends = [start for start, _ in timed[1:]] + [None]
+    places: defaultdict[float, list[_Line]] = defaultdict(list)
+    for line in stamped:
+        for time_s in line.times_s:
+            places[max(time_s + shift_s, 0.0)].append(line)
+    kept = _without_translations(
+        [places[time_s] for time_s in sorted(places)], Counter() if dropped is None else dropped
+    )
+    texts = dict(zip(sorted(places), kept, strict=True))
+    texts[0.0] = [line for line in before if not HEADING_LINE.fullmatch(line)] + texts.get(0.0, [])
+    starts_s = sorted(texts)
+    spans = [*pairwise(starts_s), (starts_s[-1], None)]
     # A stamp without words ends the phrase before it; it is no phrase itself.
-    return [
-        Phrase(text=words, start_s=start, end_s=end, source="tag")
-        for (start, words), end in zip(timed, ends, strict=True)
-        if words
-    ]
+    return [phrase for start_s, end_s in spans for phrase in _share(texts[start_s], start_s, end_s)]
+
+
+class _Line(NamedTuple):
+    """A line with stamps, and the lines without any that follow it."""
+
+    times_s: list[float]
+    words: str
+    more: list[str]
+
+
+def _stamped_lines(text: str) -> tuple[list[str], list[_Line]]:
+    """The lines before the first stamp, and those from there on."""
+    before: list[str] = []
+    stamped: list[_Line] = []
+    for line in text.splitlines():
+        times_s = [_seconds(*parts) for parts in STAMP.findall(line)]
+        words = WORD_STAMP.sub("", STAMP.sub("", line)).strip()
+        if times_s:
+            stamped.append(_Line(times_s, words, []))
+        elif words and not META_LINE.fullmatch(words):
+            (stamped[-1].more if stamped and not HEADING_LINE.fullmatch(words) else before).append(words)
+    return before, stamped
+
+
+def _seconds(hours: str, minutes: str, seconds: str) -> float:
+    return int(hours or 0) * 3600 + int(minutes) * 60 + float(re.sub("[:,]", ".", seconds))
+
+
+def _are_timed(before: Sequence[str], stamped: Sequence[_Line]) -> bool:
+    """Whether the stamps tell when most of the lines are sung, rather than stand by chance at one end."""
+    if not stamped:
+        return False
+    sung = [line for line in before if not HEADING_LINE.fullmatch(line)]
+    inside = sum(bool(line.words) + len(line.more) for line in stamped) - len(stamped[-1].more)
+    return len(sung) + len(stamped[-1].more) <= max(inside, 1)
+
+
+def _without_translations(places: Sequence[Sequence[_Line]], dropped: Counter[str]) -> list[list[str]]:
+    """What is sung at every stamp: the line in kana if the song has any, else the first with those of its script."""
+    rows = [[line for line in place if line.words] for place in places]
+    at = _usual_place_of_kana([[_script(line.words) for line in row] for row in rows])
+    found: list[list[str]] = []
+    for place, row in zip(places, rows, strict=True):
+        sung = _sung(row, at)
+        words = list(dict.fromkeys(line.words for line in sung))
+        more = [text for line in place if not line.words or line in sung for text in line.more]
+        found.append(([" ".join(words)] if words else []) + more)
+        dropped.update(["translation"] * (len(row) - len(sung)) + ["duplicate"] * (len(sung) - len(words)))
+    return found
+
+
+def _usual_place_of_kana(rows: Sequence[Sequence[str]]) -> int | None:
+    """Which line of a stamp is mostly kana, from 0; one of kanji alone, or of English, stands there too."""
+    mixed = [scripts for scripts in rows if "kana" in scripts and len(set(scripts)) > 1]
+    counts = Counter(scripts.index("kana") for scripts in mixed)
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def _sung(row: list[_Line], usual: int | None) -> list[_Line]:
+    """Those lines of a stamp that are no translation."""
+    scripts = [_script(line.words) for line in row]
+    if usual is not None and len(row) > 1 and "kana" not in scripts:
+        return [row[min(usual, len(row) - 1)]]
+    wanted = "kana" if "kana" in scripts else next((script for script in scripts if script), "")
+    return [line for line, script in zip(row, scripts, strict=True) if script == wanted]
+
+
+def _script(text: str) -> str:
+    return next((name for name, letters in SCRIPTS if letters.search(text)), "")
+
+
+def _share(texts: Sequence[str], start_s: float, end_s: float | None) -> list[Phrase]:
+    """Phrases of the lines that share a span, by their letters; without an end they are one phrase."""
+    if not texts or end_s is None:
+        return [_phrase(" ".join(texts), start_s, None)] if texts else []
+    letters = [max(sum(letter.isalnum() for letter in text), 1) for text in texts]
+    inner_s = [round(start_s + (end_s - start_s) * part / sum(letters), 3) for part in accumulate(letters)]
+    edges_s = [start_s, *inner_s[:-1], end_s]
+    return [_phrase(text, *span_s) for text, span_s in zip(texts, pairwise(edges_s), strict=True)]
+
+
+def _phrase(text: str, start_s: float | None, end_s: float | None) -> Phrase:
+    return Phrase(text=text, start_s=start_s, end_s=end_s, source="tag")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pipeline.data.records import Heard
 from pipeline.errors import ContractError, ParamsError
 
-_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
+_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".th")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ("*.json", "*.txt", "*.model", "*.yaml")
 

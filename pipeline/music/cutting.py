@@ -170,6 +170,6 @@ def cut_at(blocks: Blocks, sample_rate_hz: int, spans_s: Sequence[Span]) -> Iter
         reached = held.reach(end)
         last_s = end_s if reached else max(min(end_s, held.end / sample_rate_hz), start_s)
         yield Window(start_s, last_s, held.take(start, end))
-        held.forget(min((round(span[0] * sample_rate_hz) for span in spans_s[number + 1 :]), default=held.end))
+        held.forget(round(spans_s[number + 1][0] * sample_rate_hz) if number + 1 < len(spans_s) else held.end)
     while held.reach(held.end + 1):
         held.forget(held.end)

@@ -5,6 +5,8 @@ Shape letters: C channels, N samples.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,11 +29,12 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-AudioReason = Literal["unreadable", "truncated", "empty", "no_audio_stream"]
+AudioReason = Literal["unreadable", "truncated", "empty", "no_audio_stream", "antiphase"]
 
 # Blocks of 2^20 frames: a lying header allocates nothing, and soundfile's seek after each read costs nothing.
 _BLOCK_FRAMES = 1 << 20
 _JOINED_SAMPLES = 1 << 15
+_ENERGY_STEP = 16
 # Outside these, resampling one second could make gigabytes; no recording has such a rate.
 _MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 768_000
 # Containers that are one file: FFmpeg's playlist formats (hls, concat, dash ...) would open what a text names.
@@ -41,6 +44,7 @@ _CONTAINERS = (
 )
 # Containers that store a length; for the others FFmpeg estimates one from the bit rate.
 _TIMED_CONTAINERS = ("wav", "w64", "aiff", "caf", "flac", "ogg", "matroska", "mov")
+_CLOCK = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 # ITU-R BS.775-3, table 2, row 1/0 (mono), scaled to 1 for left and right; LFE is left out as there.
 _ITU_WEIGHTS = {
     "FL": 1.0, "FR": 1.0, "FC": 2**0.5, "LFE": 0.0,
@@ -90,6 +94,17 @@ class Facts:
     """Length by the header, known for sure at the end; None where it holds none."""
     is_dual_mono: bool = False
     """Two channels, and the same in both so far."""
+    channels_energy: float = 0.0
+    """Of the two channels of a stereo recording, their mean; of every 16th sample, which is enough to compare."""
+    mono_energy: float = 0.0
+    """Of their mono mix, likewise."""
+
+    @property
+    def cancelled_db(self) -> float:
+        """What two channels lose in the mix: 0 for equal ones, 3 for unrelated ones, all if one is inverted."""
+        if self.channels_energy <= 0:
+            return 0.0
+        return 10 * math.log10(self.channels_energy / max(self.mono_energy, 1e-30))
 
     @property
     def decoded_s(self) -> float:
@@ -196,8 +211,13 @@ def _declared_s(container: InputContainer, stream: AudioStream) -> float | None:
         return None
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
+    # Matroska counts from the start of the file, and sound may begin later than the picture.
+    start_s = max(float((stream.start_time or 0) * (stream.time_base or 0)), 0.0)
+    if match := _CLOCK.fullmatch(stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = (float(part) for part in match.groups())
+        return 3600 * hours + 60 * minutes + seconds - start_s
     if container.duration and len(container.streams) == 1:
-        return container.duration / av.time_base
+        return container.duration / av.time_base - start_s
     return None
 
 
@@ -288,7 +308,13 @@ def _to_mono(block_CN: NDArray[np.float32], names: tuple[str, ...], facts: Facts
     facts.is_dual_mono = same and all(np.array_equal(*block_CN[:, :stop]) for stop in (1000, None))
     facts.num_channels = max(facts.num_channels, len(block_CN))
     facts.num_samples += block_CN.shape[1]
-    return downmix(block_CN, names)
+    mono_N = downmix(block_CN, names)
+    if len(block_CN) == 2:
+        left_N, right_N, mix_N = (wave_N[::_ENERGY_STEP] for wave_N in (*block_CN, mono_N))
+        with np.errstate(invalid="ignore", over="ignore"):
+            facts.channels_energy += float(np.vdot(left_N, left_N) + np.vdot(right_N, right_N)) / 2
+            facts.mono_energy += float(np.vdot(mix_N, mix_N))
+    return mono_N
 
 
 def downmix(wave_CN: NDArray[np.float32], names: Sequence[str] = ()) -> NDArray[np.float32]:

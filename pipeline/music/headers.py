@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 
 from pipeline.data.files import Source
@@ -10,6 +11,8 @@ from pipeline.data.files import Source
 # Writers that cannot seek back leave 0xFFFFFFFF (FFmpeg) or about 2 GiB (SoX, arecord) as the size of the sound.
 _STREAMED_BYTES = 0x7FFFF000
 _FIRST_MPEG_FRAME_BYTES = 4096
+_OGG_BLOCK_BYTES = 1 << 20
+_OGG_PAGE = re.compile(rb"OggS\x00([\x00-\x07])", re.DOTALL)
 
 
 def is_mpeg_stream(file: Source) -> bool:
@@ -17,6 +20,24 @@ def is_mpeg_stream(file: Source) -> bool:
     file.seek(0)
     head = file.read(3)
     return head == b"ID3" or (len(head) >= 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0)
+
+
+def is_ogg_chain(file: Source) -> bool:
+    """Say whether an Ogg file holds one stream after another (RFC 3533, section 4), as internet radio is recorded."""
+    file.seek(0)
+    if file.read(4) != b"OggS":
+        return False
+    is_past_heads, tail = False, b""
+    file.seek(0)
+    while block := file.read(_OGG_BLOCK_BYTES):
+        # The sixth byte of a page tells what it is: 2 begins a stream. All streams that sound together begin first.
+        for page in _OGG_PAGE.finditer(tail + block):
+            begins = bool(page[1][0] & 2)
+            if begins and is_past_heads:
+                return True
+            is_past_heads = is_past_heads or not begins
+        tail = (tail + block)[-5:]
+    return False
 
 
 def has_mpeg_frame_count(file: Source) -> bool:

@@ -19,8 +19,10 @@ from pipeline.data.files import Source, open_source
 from pipeline.data.records import Member
 from pipeline.music.audio import resample
 from pipeline.music.decoders import AudioError, Facts, pyav_blocks, soundfile_blocks
-from pipeline.music.headers import is_mpeg_stream
+from pipeline.music.headers import is_mpeg_stream, is_ogg_chain
 
+_MAX_CANCELLED_DB = 20.0
+"""Stereo effects cancel a few dB; a plug wired the wrong way round nearly everything."""
 Blocks = Iterator[NDArray[np.float32]]
 
 
@@ -54,11 +56,15 @@ class Recording:
             )
         if not facts.num_samples:
             raise AudioError("empty", f"no samples ({facts.source_format})")
+        if facts.cancelled_db > _MAX_CANCELLED_DB:
+            lost = f"{facts.cancelled_db:.0f} dB" if facts.mono_energy > 0 else "all of it"
+            raise AudioError("antiphase", f"one channel is the other inverted: a mono mix loses {lost}")
 
     def _decode(self, file: Source) -> Blocks:
         if file.seek(0, io.SEEK_END) == 0:
             raise AudioError("empty", "0 bytes")
-        if is_mpeg_stream(file):
+        # libsndfile reads the first link of a chain only.
+        if is_mpeg_stream(file) or is_ogg_chain(file):
             return pyav_blocks(file, self.facts)
         return self._with_either(file)
 

@@ -6,11 +6,13 @@ B queries, M pool clips, D embedding, k examples.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.retrieval.facts import Facts
 
 Float32 = NDArray[np.float32]
 
@@ -26,6 +28,18 @@ class Pool:
     """Unit-length audio embeddings."""
     text_MD: Float32
     """Unit-length embeddings of the caption in use."""
+    captions: list[str] = field(default_factory=list[str])
+    """The caption in use of each clip; empty unless somebody asks for texts, as are the next two."""
+    authors: list[str] = field(default_factory=list[str])
+    """Author of the caption in use, "" where it is not known."""
+    facts: list[Facts] = field(default_factory=list[Facts])
+    """What caption, tags and audio of each clip tell."""
+
+    def author_numbers(self) -> NDArray[np.int64]:
+        """Number of each clip's author [M], -1 where it is not known."""
+        numbers: dict[str, int] = {"": -1}
+        authors = self.authors or [""] * len(self.keys)
+        return np.array([numbers.setdefault(author, len(numbers)) for author in authors], np.int64)
 
 
 class ExactIndex:
@@ -54,9 +68,18 @@ class ExactIndex:
             Scores [B, n] in falling order and row numbers [B, n].
         """
         wanted = min(num_rows, len(self))
-        scores_BN, rows_BN = self._index.search(np.ascontiguousarray(query_BD, np.float32), wanted)
-        order_BN = np.lexsort((rows_BN, -scores_BN), axis=1)
+        scores_BN, rows_BN = self._search_past_ties(np.ascontiguousarray(query_BD, np.float32), wanted)
+        order_BN = np.lexsort((rows_BN, -scores_BN), axis=1)[:, :wanted]
         return np.take_along_axis(scores_BN, order_BN, 1), np.take_along_axis(rows_BN, order_BN, 1)
+
+    def _search_past_ties(self, query_BD: Float32, wanted: int) -> tuple[Float32, NDArray[np.int64]]:
+        """Search so deep that no row which ties with the last wanted one is left behind: faiss takes any of them."""
+        num_rows = min(wanted + 1, len(self))
+        while True:
+            scores_BN, rows_BN = self._index.search(query_BD, num_rows)
+            if num_rows == len(self) or not wanted or (scores_BN[:, -1] < scores_BN[:, wanted - 1]).all():
+                return scores_BN, rows_BN
+            num_rows = min(2 * num_rows, len(self))
 
 
 def joint_vectors(text_BD: Float32, audio_BD: Float32, *, text_weight: float) -> Float32:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Literal
 
 from pipeline.data.records import Track
 from pipeline.data.titles import fold_title
-from pipeline.errors import ParamsError
+from pipeline.errors import ContractError, ParamsError
 from pipeline.sources.rows import read_rows
 
 COLUMNS = ("title_in_en", "subset", "voice_part")
@@ -36,12 +38,19 @@ def read_tracks(params: SourceParams, root: Path) -> list[Track]:
 
     Raises:
         ParamsError: no meta.csv there.
-        ContractError: meta.csv is not jaCappella's.
+        ContractError: meta.csv is not jaCappella's, or the test list names none of its songs.
     """
     folder = root / Path(params.root).expanduser()
     folder = folder / "jaCappella" if (folder / "jaCappella").is_dir() else folder
-    test = _test_titles(folder / TEST_LIST)
-    return [track for song in _songs(folder / "meta.csv") for track in _tracks(song, params, folder=folder, test=test)]
+    listed = _test_titles(folder / TEST_LIST)
+    songs = list(_songs(folder / "meta.csv"))
+    # Of a corpus held in part, some titles match nothing; that none does means another spelling, or another list.
+    if songs and listed and not any(_titles(song) & listed.keys() for song in songs):
+        raise ContractError(
+            f"{folder / TEST_LIST}: none of its {len(listed)} titles is in meta.csv, such as "
+            f"{next(iter(listed.values()))!r}; take both from one download"
+        )
+    return [track for song in songs for track in _tracks(song, params, folder=folder, test=frozenset(listed))]
 
 
 def _songs(path: Path) -> Iterator[dict[str, Mapping[str, str]]]:
@@ -72,7 +81,7 @@ def _tracks(
             part=None if part.startswith("mixture") else part,
             aspects=tuple(word for word in ("a cappella", subset.replace("_", " "), part.replace("_", " ")) if word),
             groups=groups,
-            official_split="test" if title in test else "train",
+            official_split="test" if _titles(song) & test else "train",
             licence="jaCappella: research only, no redistribution",
         )
 
@@ -82,7 +91,20 @@ def _exact_file(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder.iterdir() if folder.is_dir() else ()) if path.name == name), None)
 
 
-def _test_titles(path: Path) -> frozenset[str]:
+def _titles(song: Mapping[str, Mapping[str, str]]) -> set[str]:
+    """The titles of a song in either script, folded."""
+    titles = (row.get(column) for row in song.values() for column in ("title_in_en", "title_in_ja"))
+    return {_folded(title) for title in titles if title}
+
+
+def _test_titles(path: Path) -> dict[str, str]:
+    """The titles of the list by what they fold to."""
     if not path.is_file():
         raise ParamsError(f"{path}: no such file; it names the test songs and comes with the corpus")
-    return frozenset(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+    lines = path.read_text("utf-8-sig").splitlines()
+    return {_folded(line): line.strip() for line in lines if line.strip()}
+
+
+def _folded(title: str) -> str:
+    # Not `fold_title`: of two songs of this list none may be taken for the other.
+    return re.sub(r"[\W_]", "", unicodedata.normalize("NFKC", title).casefold())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.sources.tars import list_tar, read_member
 SIDE_SUFFIXES = (".txt", ".json", ".lrc")
 LIST_SUFFIXES = (".csv", ".tsv", ".jsonl")
 MAX_SIDE_BYTES, MAX_LIST_BYTES = 1 << 20, 1 << 28
+_LITTER = re.compile(r"\._|\.[^.]|__MACOSX|PaxHeader")
 PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -84,7 +86,8 @@ def read_tracks(params: SourceParams, root: Path) -> list[Track]:
 
 
 def _is_hidden(parts: Iterable[str]) -> bool:
-    return any(part.startswith((".", "__MACOSX", "PaxHeader")) for part in parts)
+    """Whether a program put it there; a name such as `...Baby.wav` is a person's."""
+    return any(_LITTER.match(part) for part in parts)
 
 
 def _entries(paths: Iterable[Path], folder: Path) -> tuple[list[_Entry], list[Track]]:
@@ -94,7 +97,9 @@ def _entries(paths: Iterable[Path], folder: Path) -> tuple[list[_Entry], list[Tr
     for path in paths:
         # A name that is no UTF-8 is spelt out: the id must survive JSON.
         name = os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace")
-        if name.lower().endswith(PACKED_TARS):
+        if not path.exists():
+            faults.append(Track(id=name, path=None, missing="a link that leads nowhere"))
+        elif name.lower().endswith(PACKED_TARS):
             faults.append(Track(id=name, path=None, fault="a packed tar cannot be read in place; unpack it"))
         elif not name.lower().endswith(".tar"):
             entries.append(_Entry(name, path, None))

@@ -170,7 +170,7 @@ def _row(number: int, fields: Mapping[str, Any]) -> Row:
 
 def _video(values: Mapping[str, Any]) -> About:
     """A video of japanese-singing-voice, by the facts that its JSON gives."""
-    groups = tag_groups({"title": _one(values.get("title"))})
+    groups = tag_groups({"title": _one(values.get("title"))}, (_one(values.get("channel_title")),))
     if video := _one(values.get("id")):
         groups["video"] = f"youtube:{video}"
     channel = _one(values.get("channel_id")) or fold_title(_one(values.get("channel_title")))

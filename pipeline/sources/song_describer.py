@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pipeline.data.records import Caption, Track
+from pipeline.data.records import AUDIO_SUFFIXES, Caption, Track
 from pipeline.sources.rows import read_rows
 
 COLUMNS = ("track_id", "caption", "is_valid_subset", "artist_id", "album_id", "path")
 Validity = Literal["valid", "not_invalid", "all"]
 # The column has three values: judged good, judged bad, and judged in between, which is empty.
 KEPT: dict[Validity, frozenset[str]] = {
-    "valid": frozenset({"True"}),
-    "not_invalid": frozenset({"True", ""}),
-    "all": frozenset({"True", "", "False"}),
+    "valid": frozenset({"true"}),
+    "not_invalid": frozenset({"true", ""}),
+    "all": frozenset({"true", "", "false"}),
 }
 NO_DERIVATIVES = re.compile(r"\bND\b|[-/]nd\b|no\s*deriv", re.IGNORECASE)
 
@@ -52,9 +53,16 @@ def read_tracks(params: SourceParams, root: Path) -> list[Track]:
     folder = root / Path(params.root).expanduser()
     licences = read_licences(folder / "audio_licenses.txt")
     rows: dict[str, list[Mapping[str, str]]] = {}
-    for _, row in read_rows(folder / params.csv, COLUMNS, corpus="song_describer"):
-        rows.setdefault(row["track_id"].strip(), []).append(row)
-    return [_track(track_id, captions, params, folder=folder, licences=licences) for track_id, captions in rows.items()]
+    faults: list[Track] = []
+    for number, row in read_rows(folder / params.csv, COLUMNS, corpus="song_describer"):
+        track_id = row["track_id"].strip()
+        if fault := _fault(track_id, row["path"].strip(), params.audio):
+            faults.append(Track(id=track_id or f"row {number}", path=None, fault=f"row {number}: {fault}"))
+        else:
+            rows.setdefault(track_id, []).append(row)
+    find = partial(_find_audio, folder / params.audio, cache(_audio_by_stem))
+    tracks = [_track(name, captions, params, find=find, licences=licences) for name, captions in rows.items()]
+    return tracks + list(_named_apart(faults, rows))
 
 
 def read_licences(path: Path) -> dict[str, str]:
@@ -70,16 +78,40 @@ def read_licences(path: Path) -> dict[str, str]:
     return {Path(name).stem: licence for name, licence in named}
 
 
+def _fault(track_id: str, path: str, folder: str) -> str:
+    if not track_id or track_id.startswith(".") or {"/", "\\", "\0"} & {*track_id}:
+        return f"track_id {track_id!r} is no name of a file"
+    if not path:
+        return "no path"
+    listed = PurePosixPath(path)
+    if not listed.name or listed.is_absolute() or ".." in listed.parts or "\0" in path:
+        return f"path {path!r} is none below {folder}"
+    return ""
+
+
+def _named_apart(faults: Iterable[Track], taken: Iterable[str]) -> Iterator[Track]:
+    """Faulted rows by their track, unless something else has its id."""
+    names = {*taken}
+    for track in faults:
+        yield track if track.id not in names else replace(track, id=track.fault.partition(":")[0])
+        names.add(track.id)
+
+
 def _track(
-    track_id: str, rows: Sequence[Mapping[str, str]], params: SourceParams, *, folder: Path, licences: Mapping[str, str]
+    track_id: str,
+    rows: Sequence[Mapping[str, str]],
+    params: SourceParams,
+    *,
+    find: Callable[[str, str], Path | None],
+    licences: Mapping[str, str],
 ) -> Track:
     licence = licences.get(track_id)
-    kept = [row for row in rows if row["is_valid_subset"].strip() in KEPT[params.validity]]
-    path = _find_audio(folder / params.audio, rows[0]["path"].strip(), track_id)
+    kept = [row for row in rows if row["is_valid_subset"].strip().lower() in KEPT[params.validity]]
+    listed = rows[0]["path"].strip()
     return Track(
         id=track_id,
-        path=path,
-        missing=f"no {params.audio}/{rows[0]['path'].replace('.mp3', '.2min.mp3')}",
+        path=find(listed, track_id),
+        missing=f"no {params.audio}/{Path(listed).with_suffix('.2min.*')}, nor the like",
         unwanted="" if kept else f"validity: {params.validity}; none of its {len(rows)} captions is",
         captions=tuple(Caption(text=" ".join(row["caption"].split()), source="human") for row in kept),
         groups={
@@ -92,14 +124,14 @@ def _track(
     )
 
 
-def _find_audio(audio: Path, listed: str, track_id: str) -> Path | None:
+def _find_audio(audio: Path, by_stem: Callable[[Path], Mapping[str, Path]], listed: str, track_id: str) -> Path | None:
     """Find a track under the names that archives and users give it; the CSV's own path is never one of them."""
-    excerpt = Path(listed).with_suffix(".2min.mp3")
-    places = [
-        audio / excerpt,
-        audio / "audio" / excerpt,
-        audio / listed,
-        audio / excerpt.name,
-        audio / f"{track_id}.mp3",
-    ]
-    return next((place for place in places if place.is_file()), None)
+    stem = Path(listed).stem
+    below = [audio / Path(listed).parent, audio / "audio" / Path(listed).parent]
+    places = [(folder, name) for name in (f"{stem}.2min", stem) for folder in (*below, audio)]
+    return next((path for folder, name in [*places, (audio, track_id)] if (path := by_stem(folder).get(name))), None)
+
+
+def _audio_by_stem(folder: Path) -> dict[str, Path]:
+    paths = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []
+    return {path.stem: path for path in paths if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,8 +24,10 @@ def kind_of(corpus: str, settings: Mapping[str, Any]) -> str:
     """Name the module that reads a corpus: `kind` of its settings, by default the corpus' own name.
 
     Raises:
-        ParamsError: there is no such module, or the corpus has a name that keys cannot hold.
+        ParamsError: there is no such module, the corpus has a name that keys cannot hold, or no settings.
     """
+    if not isinstance(settings, Mapping):
+        raise ParamsError(f"sources.{corpus}: write `{corpus}: {{root: {settings or '/path'}}}`")
     kind = str(settings.get("kind", KINDS.get(corpus, corpus)))
     if kind not in CORPORA:
         known = ", ".join(CORPORA)
@@ -52,11 +55,15 @@ def corpus_tracks(corpus: str, settings: Mapping[str, Any], root: Path) -> list[
     settings = {name: value for name, value in settings.items() if name != "kind"}
     # By name, so that a change to one source leaves the fingerprint of every other corpus as it was.
     module: Any = importlib.import_module(f"pipeline.sources.{kind}")
-    tracks: list[Track] = module.read_tracks(read_value(settings, module.SourceParams, f"sources.{corpus}"), root)
+    params = read_value(settings, module.SourceParams, f"sources.{corpus}")
+    try:
+        tracks: list[Track] = module.read_tracks(params, root)
+    except ParamsError as error:
+        # A source knows its kind only; the setting to mend is that of the corpus.
+        raise ParamsError(str(error).replace(f"sources.{kind}.", f"sources.{corpus}.")) from error
     folder = root / Path(settings["root"]).expanduser()
-    outside = next(
-        (file for t in tracks for file in (t.path, t.score) if file and not file.is_relative_to(folder)), None
-    )
+    files = (file for track in tracks for file in (track.path, track.score) if file)
+    outside = next((file for file in files if not _spelt_out(file).is_relative_to(_spelt_out(folder))), None)
     if outside:
         raise ParamsError(
             f"sources.{corpus}: {outside} does not lie below its root {folder}; set root to a common folder"
@@ -65,6 +72,11 @@ def corpus_tracks(corpus: str, settings: Mapping[str, Any], root: Path) -> list[
     if twice:
         raise ContractError(f"{corpus}: id {twice[0]!r} comes twice; ids are unique: remove one of the two")
     return [_named_after(track, corpus, kind) for track in tracks]
+
+
+def _spelt_out(path: Path) -> Path:
+    # Not resolve(): links that lead out of the folder are how many keep a corpus.
+    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _named_after(track: Track, corpus: str, kind: str) -> Track:

@@ -5,6 +5,7 @@ Shape letters: K codebooks, T frames, N samples.
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 import numpy as np
@@ -24,7 +25,7 @@ RATE_HZ, HOP, NUM_CODEBOOKS, CODEBOOK_SIZE = 16_000, 320, 4, 64
 BANDWIDTH_KBPS = 1.2  # 50 Hz, 6 bits a code: 4 codebooks
 RATIOS, DIMENSION, NUM_FILTERS = [8, 5, 4, 2], 16, 4
 
-# What the package calls a weight -> what transformers calls it.
+# What the package calls a weight -> what transformers calls it; written again here, so that the code's is tested.
 RENAMES = (
     (r"\.model\.(\d+)\.convtr\.convtr\.", r".layers.\1.conv."),
     (r"\.model\.(\d+)\.", r".layers.\1."),
@@ -106,3 +107,43 @@ def test_sound_equals_that_of_the_encodec_package(reference, codec):
         ours_N = codec.decode(codes_KT)
         assert ours_N.std() > 0
         np.testing.assert_allclose(ours_N, theirs_11N[0, 0].numpy(), atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """The package's 24 kHz model with weights of its own, and the file that its loader would take."""
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = ReferenceModel.encodec_model_24khz(pretrained=False)
+        latent_DT = model.encoder(torch.from_numpy(np.concatenate(sounds()))[None, None])[0]
+        residual_TD = latent_DT.T
+        for layer in model.quantizer.vq.layers:  # zeros as built: every code would be 0
+            picked = torch.randint(len(residual_TD), (layer._codebook.embed.shape[0],))
+            noise = torch.randn_like(layer._codebook.embed) * residual_TD.std() * 0.1
+            layer._codebook.embed.copy_(residual_TD[picked] * 0.7 + noise)
+            codes_1T = layer.encode(residual_TD.T[None])
+            residual_TD = residual_TD - layer.decode(codes_1T)[0].T
+    folder = tmp_path_factory.mktemp("released")
+    torch.save(model.state_dict(), folder / "weights")
+    digest = hashlib.sha256((folder / "weights").read_bytes()).hexdigest()
+    path = (folder / "weights").rename(folder / f"encodec_24khz-{digest[:8]}.th")
+    yield model.eval(), path
+    path.unlink()
+
+
+@pytest.mark.parametrize(("bandwidth_kbps", "num_codebooks"), [(1.5, 2), (3.0, 4), (6.0, 8), (12.0, 16), (24.0, 32)])
+def test_the_packages_own_file_gives_its_codes_at_every_bit_rate(released, bandwidth_kbps, num_codebooks):
+    model, path = released
+    model.set_target_bandwidth(bandwidth_kbps)
+    wave_N = sounds()[1]
+    with torch.no_grad():
+        ((theirs_1KT, _),) = model.encode(torch.from_numpy(wave_N)[None, None])
+        theirs_11N = model.decode([(theirs_1KT, None)])
+    codec = load_codec(str(path), bandwidth_kbps=bandwidth_kbps)
+    assert (codec.sample_rate_hz, codec.frame_rate_hz, codec.num_codebooks) == (24_000, 75.0, num_codebooks)
+    assert codec.stamp["model"] == path.name
+    (codes_KT,) = codec.encode([wave_N])
+    assert len(np.unique(codes_KT)) > 10
+    np.testing.assert_array_equal(codes_KT, theirs_1KT[0].numpy())
+    np.testing.assert_allclose(codec.decode(codes_KT), theirs_11N[0, 0].numpy(), atol=1e-5)

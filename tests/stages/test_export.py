@@ -18,7 +18,7 @@ import soundfile
 import yaml
 
 from pipeline.data.provenance import folder_digest, pretty_json
-from pipeline.data.records import ClipJson, Phrase
+from pipeline.data.records import ClipJson, Drop, Phrase, Reason
 from pipeline.data.shards import (
     Sample,
     ShardEntry,
@@ -30,7 +30,9 @@ from pipeline.data.shards import (
     write_shard,
 )
 from pipeline.lyrics.songbloom import problems
+from pipeline.lyrics.songs import Clip, make_song
 from pipeline.lyrics.tags import parse_lyrics
+from stages.export import Options, Target, write_songbloom
 from tests.stages.conftest import RATE_HZ, run_stage, tune, write_lyrics_flac, write_params
 
 VERSES = ["さくら　さくら", "やよいの空は", "見わたす「限り」", "かすみか雲か", "匂いぞ出ずる", "いざやいざや"]
@@ -264,6 +266,52 @@ def test_lrc_files_are_read_again(songs: Path, tmp_path: Path):
     ]
     assert files["library-untimed_12ewav.lrc"].endswith("\nさくら\n")
     assert json.loads((tmp_path / "out/manifest.json").read_text())["counts"]["dropped"] == {"no_lyrics": 1}
+
+
+@pytest.fixture(scope="module")
+def holed(songs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The song without its clip from 30 to 40 s, as if that had been silent."""
+    project = tmp_path_factory.mktemp("holed")
+    shutil.copytree(songs, project, dirs_exist_ok=True)
+    for column in ("ingest", "lyrics"):
+        folder = project / "shards" / column / "library"
+        entries: list[ShardEntry] = []
+        for entry in load_index(folder):
+            samples = [sample for sample in ShardFile(folder / entry.name) if sample.key != "library-song_12eflac-0003"]
+            entries.append(write_shard(folder / entry.name, samples))
+        write_folder_index(folder, entries)
+    for column in ("lyrics", "transcribe", "describe"):
+        path = project / "shards" / column / "library/manifest.json"
+        manifest = json.loads(path.read_text("utf-8"))
+        manifest["parents"]["ingest"] = folder_digest(project / "shards/ingest/library")
+        path.write_text(json.dumps(manifest), "utf-8")
+    return project
+
+
+def test_an_lrc_goes_on_after_a_hole(holed: Path, tmp_path: Path):
+    export(holed, tmp_path / "out", "lrc")
+    read = parse_lyrics((tmp_path / "out/library-song_12eflac.lrc").read_text("utf-8"))
+    sung = [p for p in song_phrases() if p["start_s"] not in (32.0, 36.0)]
+    assert [(p["text"], p["start_s"]) for p in read] == [(" ".join(p["text"].split()), p["start_s"]) for p in sung]
+
+
+def test_phrases_outside_the_stretch_are_counted(holed: Path, bloom: Path, tmp_path: Path):
+    export(holed, tmp_path / "out", "songbloom", "--min-target-s", "8")
+    lines = {line["idx"]: line["num_phrases_outside"] for line in lines_of(tmp_path / "out/songs.jsonl")}
+    assert lines == {"library-song_12eflac": 3, "library-short_12ewav": 0}
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["num_phrases_outside"] == 3
+    assert json.loads((bloom / "manifest.json").read_text())["num_phrases_outside"] == 0
+
+
+def test_a_song_whose_words_all_lie_outside_the_stretch_says_so(tmp_path: Path):
+    words: list[Phrase] = [Phrase(text="さくら", start_s=1.0, end_s=3.0, source="score")]
+    clips: list[Clip] = []
+    for number, (span_s, phrases) in enumerate([((0.0, 5.0), words), ((8.0, 20.0), [])]):
+        clip: Any = {"key": f"x-{number}", "track": "x", "span_s": list(span_s)}
+        clips.append((clip, Sample(f"x-{number}", {"lyrics.json": encode_json({"phrases": phrases})})))
+    song = make_song({"track": "x", "tags": {}, "duration_s": 20.0}, clips)
+    drop = write_songbloom(song, Target(tmp_path, tmp_path, Options(format="songbloom")))
+    assert drop == Drop("x", Reason.NO_LYRICS, "1 phrases outside the longest stretch")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,67 @@ def test_a_recording_found_broken_at_its_end_leaves_no_clip(lib: Path):
     (drop,) = read_jsonl(lib.parent / "shards/ingest/library/drops.jsonl")
     assert (drop["item"], drop["reason"], drop["clip"]) == ("cut.flac", "truncated", None)
     assert json.loads((lib.parent / "shards/ingest/library/manifest.json").read_bytes())["counts"]["in"] == 2
+
+
+def test_names_of_every_kind_are_clips_or_drops(lib: Path):
+    (lib / "...And Justice").mkdir()
+    soundfile.write(lib / "...And Justice/01.wav", tune(0), RATE_HZ)
+    shift_jis = lib / os.fsdecode("歌.wav".encode("cp932"))
+    soundfile.write(lib / "plain.wav", tune(1), RATE_HZ)
+    (lib / "plain.wav").rename(shift_jis)
+    (lib / "gone.wav").symlink_to("nowhere.wav")
+    (lib / "._01.wav").write_bytes(b"a Mac's own")
+    clips = ingest(lib.parent)
+    assert {clip["track"] for clip in clips.values()} == {"...And Justice/01.wav", r"\x89\xcc.wav"}
+    (drop,) = read_jsonl(lib.parent / "shards/ingest/library/drops.jsonl")
+    assert (drop["item"], drop["reason"]) == ("gone.wav", "audio_missing")
+
+
+def test_a_given_time_beyond_the_end_is_a_drop_that_says_so(lib: Path):
+    soundfile.write(lib / "a.wav", tune(0, 12.0), RATE_HZ)
+    (lib / "list.csv").write_text("file_name,start_s,end_s,caption\na.wav,0,2000000000,all\na.wav,52,54,late\n")
+    clips = ingest(lib.parent, max_clip_s=5.0)
+    assert [clip["span_s"] for clip in clips.values()] == [[0, 5], [5, 10], [10, 12]]
+    drops = read_jsonl(lib.parent / "shards/ingest/library/drops.jsonl")
+    assert [(drop["reason"], drop["detail"]) for drop in drops] == [
+        ("too_short", "52 s is beyond the end of the recording (12.0 s)")
+    ]
+
+
+def write_videos(folder: Path, names: dict[str, float]) -> None:
+    """Files of so many seconds whose sound tells the second: second n is a tone of 200 + 10 n Hz."""
+    for name, seconds in names.items():
+        time_s = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
+        phase = 2 * np.pi * np.cumsum(200 + 10 * np.floor(time_s)) / RATE_HZ
+        soundfile.write(folder / name, 0.3 * np.sin(phase), RATE_HZ)
+
+
+def test_a_row_of_musiccaps_gets_the_part_that_it_names(tmp_path: Path):
+    root = tmp_path / "mc"
+    (root / "audio").mkdir(parents=True)
+    head = "ytid,start_s,end_s,aspect_list,caption,author_id,is_audioset_eval\n"
+    rows = {
+        "wholevideo0": (20, 30),  # the whole video
+        "cutalready0": (30, 40),  # cut by the downloader
+        "endsearly00": (20, 30),  # the video ends within the span
+        "tooshort000": (90, 99),  # the video ends before it
+        "namedtimes0": (30, 40),  # a longer cut, its times in the name
+    }
+    lines = [f"{ytid},{a},{b},\"['x']\",A caption,1,False\n" for ytid, (a, b) in rows.items()]
+    (root / "musiccaps-public.csv").write_text(head + "".join(lines))
+    write_videos(root / "audio", {"wholevideo0.wav": 60, "cutalready0.wav": 10, "endsearly00.wav": 25})
+    write_videos(root / "audio", {"tooshort000.wav": 30, "[namedtimes0]-[20-50].wav": 30})
+    params = {"sources": {"musiccaps": {"root": "mc"}}, "ingest": {"sample_rate_hz": RATE_HZ}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    run_stage("ingest", root=tmp_path)
+    shard = ShardFile(next((tmp_path / "shards/ingest/musiccaps").glob("*.tar")))
+    spans = {clip["track"]: clip["span_s"] for clip in (decode_json(s.members["json"]) for s in shard)}
+    assert spans == {
+        "wholevideo0": [20, 30],
+        "cutalready0": [0, 10],
+        "endsearly00": [20, 25],
+        "namedtimes0": [10, 20],
+    }
+    (drop,) = read_jsonl(tmp_path / "shards/ingest/musiccaps/drops.jsonl")[1:]
+    assert drop["item"] == "tooshort000"
+    assert "90 s is beyond the end" in drop["detail"]

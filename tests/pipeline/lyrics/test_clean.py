@@ -122,6 +122,35 @@ HARD_LINES: list[tuple[str, str, dict[str, int]]] = [
     ("Don't stop, baby!", "Don't stop, baby!", {}),
     ("사랑해 さくら", "사랑해 さくら", {}),
     ("Tシャツ", "Tシャツ", {}),
+    # what looks like a mark, and is sung
+    ("君と×2の恋", "君と 2の恋", {"symbol": 1}),
+    ("午前2:30の駅", "午前2 30の駅", {"symbol": 1}),
+    ("夜9:00の空", "夜9 00の空", {"symbol": 1}),
+    ("Song by song, we go on", "Song by song, we go on", {}),
+    ("written by the stars", "written by the stars", {}),
+    ("Music by night", "Music by night", {}),
+    ("Written by Anna Lee & 山田", "", {"credit": 1}),
+    ("music by: somebody", "", {"credit": 1}),
+    ("Tell.me why", "Tell。me why", {}),
+    ("Hold me tight.Me and you", "Hold me tight。Me and you", {}),
+    ("example.com/song さくら", "さくら", {"url": 1}),
+    ("D.S. love", "DS love", {}),
+    ("D.C.の夜に", "DCの夜に", {}),
+    ("D.S. al Coda", "", {"repeat_mark": 1}),
+    ("We'll embed", "We'll embed", {}),
+    ("さくら12Embed", "さくら", {"markup": 1}),
+    ("I love the music (music)", "I love the music music", {"punctuation": 2}),
+    ("らーめん-つけめん", "らーめん つけめん", {}),
+    ("さくら-", "さくらー", {}),
+    ("O.K. baby", "OK baby", {}),
+    ("君がNo.1", "君がNo 1", {}),
+    ("Y.M.C.A.", "YMCA", {}),
+    ("It is I. And you", "It is I. And you", {}),
+    # that nothing is sung
+    ("纯音乐，请欣赏", "", {"instrumental": 1}),
+    ("此歌曲为没有填词的纯音乐，请您欣赏", "", {"instrumental": 1}),
+    ("This track is instrumental.", "", {"instrumental": 1}),
+    ("[00:05,00][1:02:03.00]さくら", "さくら", {"stamp": 2}),
 ]
 
 
@@ -216,6 +245,18 @@ def test_no_line_takes_long(piece: str):
     assert time.perf_counter() - started_s < 2
 
 
+def test_digits_that_number_verses_go_and_a_countdown_stays():
+    song = "1\nさくら\n2\nやよい"
+    assert clean_text(song, policy="keep")[:2] == ("さくら\nやよい", {"heading": 2})
+    kept, removed = clean_phrases([phrase(line) for line in song.split()], CleanParams())
+    assert ([p["text"] for p in kept], removed["heading"]) == (["さくら", "やよい"], 2)
+    for song in ("3\n2\n1\nさくら", "1\n2\n3\nさくら", "さくら\n1", "2\nさくら"):
+        assert clean_text(song, policy="keep").text == song
+        assert [
+            p["text"] for p in clean_phrases([phrase(line) for line in song.split()], CleanParams())[0]
+        ] == song.split()
+
+
 def test_lines_stay_lines():
     assert clean_text("作詞：山田\r\nさくら\n\n♪\nさくら", policy="keep").text == "さくら\nさくら"
 
@@ -224,7 +265,7 @@ def test_what_ruby_says_is_what_sounds():
     cleaned = clean_text("宇宙《そら》へ、本気(マジ)", policy="keep")
     assert (cleaned.text, cleaned.sounding) == ("宇宙へ、本気", "そらへ、マジ")
     # Not so where nothing but the number of a verse is left.
-    assert clean_text("｜1《いち》", policy="keep")[0::2] == ("", "")
+    assert clean_text("｜1《いち》\nさくら", policy="keep")[0::2] == ("さくら", "さくら")
 
 
 def phrase(text: str, **more: object) -> Phrase:

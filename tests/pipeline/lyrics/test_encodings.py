@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import random
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -129,6 +131,40 @@ def test_texts_that_lost_letters_are_left_out():
 @pytest.mark.parametrize("data", [b"\x80\x81\x82\x83", bytes(range(128, 256)), b"\xc3\x28\xa0\x01"])
 def test_bytes_that_are_no_text_are_left_out(data: bytes):
     assert repair_texts({"title": data.decode("latin-1")}) == {"title": None}
+
+
+HALFWIDTH = ["ｱｲ ｼﾃﾙ", "ﾗﾌﾞﾗﾌﾞ", "ﾄｰｷｮｰ ﾗﾌﾞｽﾄｰﾘｰ", "ﾊﾙﾉｵｶﾞﾜﾊｻﾗｻﾗｲｸﾖ", "ﾒﾘｰｸﾘｽﾏｽ", "ｼﾞｬﾊﾟﾝ", "ｱｲ", "ﾕｷ", "ﾃﾚﾋﾞ", "ｷﾐｶﾞｽｷ"]
+
+
+@pytest.mark.parametrize("text", HALFWIDTH)
+def test_halfwidth_kana_is_widened_or_left_out(text: str):
+    whole = unicodedata.normalize("NFKC", text)
+    title = mislabelled(text, "cp932")
+    assert repair_texts({"title": title})["title"] in {whole, None if len(text) < 7 else whole}
+    lyrics = mislabelled("うさぎ追いしかの山 小鮒釣りしかの川", "cp932")
+    assert repair_texts({"title": title, "lyrics": lyrics})["title"] == whole
+
+
+def test_halfwidth_kana_alone_is_read():
+    found = [repair_texts({"title": mislabelled(text, "cp932")})["title"] for text in HALFWIDTH[:6]]
+    assert found == [
+        "アイ シテル",
+        "ラブラブ",
+        "トーキョー ラブストーリー",
+        "ハルノオガワハサラサライクヨ",
+        "メリークリスマス",
+        "ジャパン",
+    ]
+    assert (
+        decode_text("[00:01.00]ﾊﾙﾉｵｶﾞﾜ\n[00:02.00]ｻﾗｻﾗｲｸﾖ\n".encode("cp932"))
+        == "[00:01.00]ハルノオガワ\n[00:02.00]サラサライクヨ\n"
+    )
+
+
+@pytest.mark.parametrize("title", ["МОСКВА", "ПЕСНЯ", "НЕ ПЛАЧЬ", "МИЛЛИОН АЛЫХ РОЗ", "ВЕЧЕР", "ДОЖДЬ"])
+def test_russian_capitals_are_no_kana(title: str):
+    found = repair_texts({"title": mislabelled(title, "cp1251")})["title"]
+    assert found is None or not re.search("[\u30a0-\u30ff]", found)
 
 
 def test_seven_bit_japanese_is_read():

@@ -39,7 +39,11 @@ def test_stamps(time_s: float, text: str):
 LINES = st.text(st.characters(categories=["L", "N", "P"], exclude_characters="[]"), min_size=1, max_size=10)
 
 
-@given(st.lists(st.tuples(LINES, st.integers(0, 600_00), st.integers(100, 900)), max_size=8))
+@given(
+    st.lists(
+        st.tuples(LINES, st.integers(0, 600_00), st.integers(100, 900)), max_size=8, unique_by=lambda line: line[1]
+    )
+)
 def test_what_is_written_is_read_again(lines: list[tuple[str, int, int]]):
     lines.sort(key=lambda line: line[1])
     phrases = [phrase(text, start / 100, (start + length) / 100) for text, start, length in lines]

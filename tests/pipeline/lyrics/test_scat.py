@@ -55,6 +55,33 @@ def test_scat_is_told_from_words_in_nearly_all_of_a_table():
 @pytest.mark.parametrize(
     ("text", "kana"),
     [
+        ("ah ah ah ah", "アーアーアーアー"),
+        ("Uh Uh", "アーアー"),
+        ("Wo Wo Wo", "ウォウォウォ"),
+        ("tu ku tu ku", "トゥクトゥク"),
+        ("ts k ts k", "ツクツク"),
+        ("la la la la la mo la la", "ラララララモララ"),
+        ("ラララララホララ", "ラララララホララ"),
+    ],
+)
+def test_calls_beats_and_long_phrases_with_a_stray_syllable_are_scat(text: str, kana: str):
+    assert (is_scat(text), to_kana(text)) == (True, kana)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("no no no no to me so go", "tu ku ru", "ah", "oh yeah", "k k k k", "la la la la la la la love"),
+        *("ララララララララと", "さくらラララララララ", "la la mo", "la la la la la mo me la la"),
+    ],
+)
+def test_words_beside_them_are_words(text: str):
+    assert not is_scat(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "kana"),
+    [
         ("LABADADA", "ラバダダ"),
         ("LA BA DA DA", "ラバダダ"),
         ("TUTU", "トゥトゥ"),

@@ -120,6 +120,31 @@ def test_a_song_is_its_longest_stretch():
     assert len(song.clips) == 4
 
 
+def test_what_is_sung_outside_the_stretch_is_known():
+    phrases = [phrase("さくら", 1, 3), phrase("やよいの", 9, 12), phrase("そらは", 14, 17), phrase("みわたす", 18, 21)]
+    spans_s: list[Span] = [(0, 5), (8, 13), (16, 23)]
+    song = make_song(
+        TRACK, [clip(n, span_s, lyrics=inside) for n, (span_s, inside) in enumerate(cut_up(phrases, spans_s))]
+    )
+    assert [(p["text"], p["start_s"]) for p in song.all_phrases] == [
+        ("さくら", 1),
+        ("やよいの", 9),
+        ("そらは", 16),
+        ("みわたす", 18),
+    ]
+    assert (song.num_phrases_outside, [p["start_s"] for p in song.phrases]) == (2, [0, 2])
+
+
+def test_the_parts_of_a_phrase_on_both_sides_of_a_short_hole_are_one_phrase_of_the_song():
+    def starts_s(spans_s: list[Span], phrases: list[Phrase]) -> list[float | None]:
+        clips = [clip(n, span, lyrics=inside) for n, (span, inside) in enumerate(cut_up(phrases, spans_s))]
+        return [p["start_s"] for p in make_song(TRACK, clips).all_phrases]
+
+    assert starts_s([(0, 10), (12, 20)], [phrase("さくら", 7, 15)]) == [7]
+    assert starts_s([(0, 10), (40, 50)], [phrase("さくら", 7, 12), phrase("さくら", 38, 44)]) == [7, 40]
+    assert starts_s([(0, 10), (12, 20)], [phrase("さくら", 7, 10), phrase("さくら", 12, 15)]) == [7, 12]
+
+
 def test_what_goes_on_beyond_the_stretch_is_left_out_of_its_span():
     before, after = phrase("さくら", 0, 3, is_cut=True), phrase("やよい", 8, 10, is_cut=True)
     song = make_song(TRACK, [clip(0, (20, 30), lyrics=[before, phrase("そら", 4, 6), after])])

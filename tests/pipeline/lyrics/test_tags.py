@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,69 @@ def test_stamps_of_single_words_are_no_words():
         ("twinkle", 1.0, 2.0),
         ("star", 2.0, None),
     ]
+
+
+def test_lines_without_a_stamp_are_kept_among_those_with_one():
+    assert times("[00:10.00]さくら\nやよい\n[00:16.00]そら\nみわたす") == [
+        ("さくら", 10.0, 13.0),
+        ("やよい", 13.0, 16.0),
+        ("そら みわたす", 16.0, None),
+    ]
+    assert times("さくら\n[Chorus]\n[00:16.00]そら\n[Solo]\n[00:20.00]") == [
+        ("さくら", 0.0, 16.0),
+        ("そら", 16.0, 20.0),
+    ]
+    assert times("さくら\n[00:00.00]そら\n[00:10.00]") == [("さくら", 0.0, 6.0), ("そら", 6.0, 10.0)]
+    assert times("[00:10.00]\nさくら\n[00:16.00]\nそら") == [("さくら", 10.0, 16.0), ("そら", 16.0, None)]
+
+
+def test_a_stamp_by_chance_gives_no_times():
+    assert times("[00:01.00]title\nさくら\nやよい\nそら") == [
+        (word, None, None) for word in ("title", "さくら", "やよい", "そら")
+    ]
+    assert times("さくら\nやよい\nそら\n[03:00.00]end") == [
+        (word, None, None) for word in ("さくら", "やよい", "そら", "end")
+    ]
+
+
+def test_odd_stamps_are_read():
+    text = "[00:05,00]a\n[00:10.0000]b\n[1:02:03.00]c\n[ 70:00 ]d\n[90:00:50]e"
+    assert [start_s for _, start_s, _ in times(text)] == [5.0, 10.0, 3723.0, 4200.0, 5400.5]
+
+
+def test_of_two_languages_at_a_stamp_the_one_that_is_sung_is_kept():
+    text = "[00:01.00]the cherry\n[00:01.00]さくら\n[00:05.00]forever\n[00:05.00]永遠\n[00:09.00]ソロ\n[00:12.00]"
+    dropped: Counter[str] = Counter()
+    assert [(p["text"], p["start_s"], p["end_s"]) for p in parse_lyrics(text, dropped)] == [
+        ("さくら", 1.0, 5.0),
+        ("永遠", 5.0, 9.0),
+        ("ソロ", 9.0, 12.0),
+    ]
+    assert dropped == {"translation": 2}
+    # Without kana the first line is the one.
+    assert times("[00:01.00]zebra\n[00:01.00]斑马\n[00:02.00]apple\n[00:02.00]苹果") == [
+        ("zebra", 1.0, 2.0),
+        ("apple", 2.0, None),
+    ]
+
+
+def test_words_of_one_script_at_a_stamp_are_all_kept_in_their_order():
+    dropped: Counter[str] = Counter()
+    text = "[00:01.00]よる\n[00:01.00]あさ\n[00:01.00]あさ\n[00:03.00]b\n[00:03.00]\n[00:04.00]"
+    assert [p["text"] for p in parse_lyrics(text, dropped)] == ["よる あさ", "b"]
+    assert dropped == {"duplicate": 1}
+
+
+@given(st.lists(st.tuples(st.none() | st.integers(0, 9), st.text("あいカ ", max_size=4)), max_size=9))
+def test_no_line_in_one_script_is_lost_whatever_the_stamps(lines: list[tuple[int | None, str]]):
+    text = "\n".join(("" if at is None else f"[00:0{at}.00]") + words for at, words in lines)
+    dropped: Counter[str] = Counter()
+    phrases = parse_lyrics(text, dropped)
+    sung = "".join(p["text"].replace(" ", "") for p in phrases)
+    assert dropped or sorted(sung) == sorted("".join(words.replace(" ", "") for _, words in lines))
+    starts = [p["start_s"] or 0.0 for p in phrases]
+    assert starts == sorted(starts)
+    assert all(p["end_s"] is None or p["end_s"] > (p["start_s"] or 0.0) for p in phrases)
 
 
 def test_phrases_are_dealt_out_to_spans_by_time():
@@ -118,6 +182,16 @@ def test_lyrics_with_times_come_first():
     assert tags_of(id3(uslt("plain", language=b"eng"), uslt(lrc, language=b"jpn")))["lyrics"] == lrc
     assert tags_of(id3(uslt("first"), uslt("second")))["lyrics"] == "first"
     assert tags_of(flac([b"LYRICS=plain", b"SYNCEDLYRICS=[00:05.00]lu"]))["lyrics"] == lrc
+
+
+def test_a_translation_never_comes_before_what_is_sung():
+    sung, other = uslt("さくら", language=b"jpn"), uslt("cherry", described="English translation")
+    assert tags_of(id3(other, sung))["lyrics"] == "さくら"
+    assert tags_of(id3(uslt("[00:01.00]cherry", described="translation"), uslt("さくら")))["lyrics"] == "さくら"
+    assert tags_of(id3(uslt("sakura", language=b"jpn", described="Romaji"), uslt("さくら")))["lyrics"] == "さくら"
+    assert tags_of(id3(uslt("cherry"), sung))["lyrics"] == "さくら"
+    assert tags_of(id3(uslt("cherry"), uslt("sakura", language=b"jpn")))["lyrics"] == "cherry"
+    assert tags_of(id3(other))["lyrics"] == "cherry"
 
 
 def test_names_come_from_the_tag_at_the_start_before_the_one_at_the_end():

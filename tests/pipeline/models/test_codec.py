@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import EncodecConfig, EncodecModel
 
-from pipeline.errors import ContractError
-from pipeline.models.codec import load_codec
+from pipeline.errors import ContractError, ParamsError
+from pipeline.models.codec import golden_wave, load_codec
 
 HOP, RATE_HZ, CODEBOOK_SIZE = 320, 16_000, 64
 
@@ -162,3 +163,53 @@ def test_loading_refuses_stereo_and_chunked_codecs(tmp_path, changes):
     build_codec(tmp_path, **changes)
     with pytest.raises(ContractError, match="stereo or normalised chunks"):
         load_codec(str(tmp_path))
+
+
+def test_the_first_codebooks_are_the_same_at_every_bit_rate(tmp_path):
+    build_codec(tmp_path, target_bandwidths=[0.6, 1.2, 2.4])
+    (wave_N,) = waves(RATE_HZ)
+    smallest_KT, middle_KT, whole_KT = (
+        load_codec(str(tmp_path), **asked).encode([wave_N])[0]
+        for asked in ({}, {"bandwidth_kbps": 1.2}, {"bandwidth_kbps": 2.4})
+    )
+    assert [len(codes_KT) for codes_KT in (smallest_KT, middle_KT, whole_KT)] == [2, 4, 8]
+    for num_codebooks in (1, 2, 3, 4, 8):
+        codec = load_codec(str(tmp_path), num_codebooks=num_codebooks)
+        assert codec.num_codebooks == codec.stamp["num_codebooks"] == num_codebooks
+        np.testing.assert_array_equal(codec.encode([wave_N])[0], whole_KT[:num_codebooks])
+    np.testing.assert_array_equal(middle_KT, whole_KT[:4])
+    with torch.inference_mode():
+        theirs = EncodecModel.from_pretrained(tmp_path).encode(torch.from_numpy(wave_N)[None, None], bandwidth=2.4)
+    np.testing.assert_array_equal(whole_KT, theirs.audio_codes[0, 0].numpy())
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"bandwidth_kbps": 3.0}, "bandwidth_kbps is 3; this codec has 1.2"),
+        ({"num_codebooks": 5}, "num_codebooks is 5, of 4"),
+        ({"num_codebooks": 0}, "num_codebooks is 0"),
+        ({"num_codebooks": 1, "bandwidth_kbps": 1.2}, "set one of them"),
+    ],
+)
+def test_loading_refuses_codebooks_that_are_not_there(folder, asked, said):
+    with pytest.raises(ParamsError, match=said):
+        load_codec(str(folder), **asked)
+
+
+def test_the_golden_clip_tells_codecs_apart(codec, folder, tmp_path):
+    assert load_codec(str(folder)).stamp == codec.stamp
+    changed = load_file(folder / "model.safetensors")
+    changed["encoder.layers.15.conv.bias"] += 0.05
+    shutil.copy(folder / "config.json", tmp_path)
+    save_file(changed, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert load_codec(str(tmp_path)).stamp["golden_sha256"] != codec.stamp["golden_sha256"]
+
+
+def test_the_golden_clip_is_the_same_everywhere():
+    wave_N = golden_wave(RATE_HZ)
+    assert np.abs(wave_N).max() <= 0.75
+    assert wave_N.std() > 0.1
+    # Whole numbers alone make it: if this digest changes, every stamp changes with it.
+    assert hashlib.sha256(wave_N.astype("<f4").tobytes()).hexdigest().startswith("780ea621a7952295")
+    np.testing.assert_array_equal(golden_wave(100), wave_N[:100])

@@ -9,6 +9,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile as sf
@@ -113,3 +114,52 @@ def test_where_one_decoder_breaks_off_the_other_goes_on():
     assert 1_490_000 < len(decoded.wave_N) < 1_500_000
     np.testing.assert_allclose(decoded.wave_N[:1_190_000], wave_N[:1_190_000], atol=1e-4)
     np.testing.assert_allclose(decoded.wave_N[-200_000:], wave_N[-200_000:], atol=1e-4)
+
+
+def test_an_inverted_channel_is_told_from_wide_stereo():
+    def verdict(left_N: np.ndarray, right_N: np.ndarray) -> str:
+        try:
+            decode_audio(encoded(np.stack([left_N, right_N], axis=1), "WAV"))
+        except AudioError as error:
+            return error.reason
+        return "good"
+
+    noise, other = np.random.default_rng(0).normal(size=(2, 3 * RATE_HZ)) * 0.1
+    assert verdict(noise, -noise) == "antiphase"
+    assert verdict(noise, -0.97 * noise) == "antiphase"
+    assert verdict(noise, noise) == verdict(noise, other) == verdict(noise, np.zeros_like(noise)) == "good"
+    assert verdict(noise, 0.2 * other - 0.5 * noise) == "good"
+    silence = np.zeros_like(noise)
+    assert verdict(silence, silence) == "good"  # that it is silent, the judge of clips says
+
+
+def test_all_links_of_a_chain_are_read():
+    chain = encoded(tone(3.0), "OGG") + encoded(tone(2.0), "OGG")
+    decoded = decode_audio(chain)
+    assert decoded.facts.decoder == "pyav"
+    assert decoded.facts.decoded_s == pytest.approx(5.0, abs=0.1)
+    assert decode_audio(encoded(tone(3.0), "OGG")).facts.decoder == "soundfile"
+
+
+def matroska(sound: np.ndarray, *, start_s: float = 0.0, seconds: float = 4.0) -> bytes:
+    """A video with sound that begins later than the picture."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="matroska") as output:
+        video = output.add_stream("mpeg4", rate=5)
+        video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
+        audio = output.add_stream("flac", rate=RATE_HZ, layout="mono")
+        for number in range(round(seconds * 5)):
+            picture = av.VideoFrame.from_ndarray(np.full((32, 32, 3), number, np.uint8), format="rgb24")
+            output.mux(video.encode(picture))
+        frame = av.AudioFrame.from_ndarray((sound[None] * 32767).astype(np.int16), "s16", "mono")
+        frame.sample_rate, frame.pts = RATE_HZ, round(start_s * RATE_HZ)
+        output.mux([*audio.encode(frame), *audio.encode(None), *video.encode(None)])
+    return buffer.getvalue()
+
+
+def test_sound_that_begins_late_is_whole_and_a_cut_video_is_not():
+    assert decode_audio(matroska(tone(3.7), start_s=0.3)).facts.decoded_s == pytest.approx(3.7, abs=0.1)
+    noise_N = (np.random.default_rng(0).normal(size=8 * RATE_HZ) * 0.1).astype(np.float32)
+    data = matroska(noise_N, seconds=8.0)
+    with pytest.raises(AudioError, match="truncated"):
+        decode_audio(data[: len(data) * 2 // 3])

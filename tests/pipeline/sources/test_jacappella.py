@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.data.records import Track
 from pipeline.errors import ContractError, ParamsError
+from pipeline.sources.jacappella import TEST_LIST
 from pipeline.sources.table import corpus_tracks
 
 PARTS = ("lead_vocal", "soprano", "alto", "tenor", "bass", "vocal_percussion")
@@ -82,4 +83,18 @@ def test_wrong_input_is_named(tmp_path: Path):
         tracks(folder)
     (folder / "meta.csv").write_text("a,b\n")
     with pytest.raises(ContractError, match="title_in_en"):
+        tracks(folder)
+
+
+@pytest.mark.parametrize("line", ["Koujou No_Tsuki", "KOUJOUNOTSUKI", "荒城の月"])
+def test_the_list_matches_however_a_title_is_written(tmp_path: Path, line: str):
+    folder = corpus(tmp_path / "jc")
+    (folder / TEST_LIST).write_text(f"{line}\nsomethingelse\n", "utf-8")
+    assert tracks(folder)["enka/koujounotsuki/lead_vocal"].official_split == "test"
+
+
+def test_a_list_of_other_songs_is_an_error(tmp_path: Path):
+    folder = corpus(tmp_path / "jc")
+    (folder / TEST_LIST).write_text("somethingelse\nanother\n", "utf-8")
+    with pytest.raises(ContractError, match=r"none of its 2 titles .* such as 'somethingelse'"):
         tracks(folder)

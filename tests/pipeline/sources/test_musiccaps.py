@@ -88,11 +88,65 @@ def test_audio_wins_over_a_picture_of_the_same_name(tmp_path: Path):
     assert tracks(folder)[1].path == folder / "audio" / "_a234567890.wav"
 
 
-def test_an_id_that_comes_twice_and_audio_elsewhere_are_named(tmp_path: Path):
-    with pytest.raises(ContractError, match="comes twice"):
-        tracks(corpus(tmp_path / "twice", [ROWS[1], ROWS[1]]))
+def test_audio_elsewhere_is_named(tmp_path: Path):
     folder = corpus(tmp_path / "mc")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "_a234567890.wav").touch()
     with pytest.raises(ParamsError, match="does not lie below its root"):
         tracks(folder, audio=str(tmp_path / "elsewhere"))
+
+
+ROW = "{ytid},{start},{end},/m/04rlf,['{aspect}'],{caption},3,False,{is_test}"
+
+
+def row(ytid: str = "_a234567890", start: str = "50", end: str = "60", caption: str = "Text", **more: str) -> str:
+    return ROW.format(ytid=ytid, start=start, end=end, caption=caption, **{"aspect": "pop", "is_test": "False"} | more)
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen", "file_start_s"),
+    [
+        (["_a234567890_10_20.wav", "_a234567890_50_60.wav"], "_a234567890_50_60.wav", 50.0),
+        (["_a234567890.wav", "[_a234567890]-[50-60].wav"], "[_a234567890]-[50-60].wav", 50.0),
+        (["_a234567890_0_300.wav", "[_a234567890]-[40-70.5].wav"], "[_a234567890]-[40-70.5].wav", 40.0),
+        (["_a234567890_10_20.wav", "_a234567890.wav"], "_a234567890.wav", None),
+        (["_a234567890_10_20.wav", "_a234567890_55_70.wav"], None, None),
+    ],
+)
+def test_a_file_is_chosen_by_the_times_in_its_name(
+    tmp_path: Path, names: list[str], chosen: str | None, file_start_s: float | None
+):
+    folder = corpus(tmp_path / "mc", [row()])
+    for name in names:
+        (folder / "audio" / name).touch()
+    (track,) = tracks(folder)
+    assert (track.path and track.path.name, track.file_start_s) == (chosen, file_start_s)
+    assert track.span_s == (50, 60)
+
+
+def test_a_row_that_comes_again_is_the_same_track(tmp_path: Path):
+    rows = [row(caption="One", aspect="a"), row(start="50.0", caption="Other", aspect="b", is_test="True"), row()]
+    (track,) = tracks(corpus(tmp_path / "mc", rows))
+    assert [caption["text"] for caption in track.captions] == ["One", "Other", "Text"]
+    assert (track.aspects, track.official_split) == (("a", "b", "pop"), "test")
+
+
+def test_two_spans_of_one_video_are_two_tracks_of_one_group(tmp_path: Path):
+    folder = corpus(tmp_path / "mc", [row(), row(start="10", end="20.5"), row(start="x"), row(start="y")])
+    (folder / "audio" / "_a234567890.wav").touch()
+    found = tracks(folder)
+    assert [track.id for track in found] == [
+        "_a234567890",
+        "_a234567890@10-20.5",
+        "_a234567890@row 3",
+        "_a234567890@row 4",
+    ]
+    assert [bool(track.fault) for track in found] == [False, False, True, True]
+    assert found[0].groups == found[1].groups == {"video": "youtube:_a234567890"}
+    # A file without times may be the cut of one span, not of both.
+    assert [track.file_start_s for track in found[:2]] == [None, 0.0]
+
+
+def test_a_row_without_a_video_is_a_fault(tmp_path: Path):
+    found = tracks(corpus(tmp_path / "mc", [row(ytid=""), row(ytid=" ")]))
+    assert [(track.id, track.fault) for track in found] == [("row 1", "row 1: no ytid"), ("row 2", "row 2: no ytid")]

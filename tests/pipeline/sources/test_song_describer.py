@@ -84,7 +84,7 @@ def test_audio_is_found_however_it_was_unpacked(tmp_path: Path, name: str):
     (folder / name).touch()
     found = tracks(folder)
     assert found["1004034"].path == folder / name
-    assert found["949"].missing == "no audio/49/949.2min.mp3"
+    assert found["949"].missing == "no audio/49/949.2min.*, nor the like"
 
 
 def test_wrong_input_is_named(tmp_path: Path):
@@ -104,3 +104,39 @@ def test_the_real_csv_is_read_whole(real_data: Path):
     assert len({track.groups["artist"] for track in found}) == 191
     valid = corpus_tracks("song_describer", {"root": str(real_data / "song-describer"), "validity": "valid"}, Path())
     assert (sum(not track.unwanted for track in valid), sum(len(track.captions) for track in valid)) == (547, 746)
+
+
+@pytest.mark.parametrize(("word", "is_kept"), [("TRUE", True), ("true", True), ("False", False), ("FALSE", False)])
+def test_validity_is_read_in_any_letter_case(tmp_path: Path, word: str, is_kept: bool):
+    folder = corpus(tmp_path / "sdd")
+    (folder / "song_describer.csv").write_text(f"{HEAD}\n1,949,Guitar,{word},1,87,13,49/949.mp3,60.0\n", "utf-8")
+    assert bool(tracks(folder, validity="valid")["949"].captions) == is_kept
+
+
+def test_rows_that_name_no_file_of_the_corpus_are_faults(tmp_path: Path):
+    folder = corpus(tmp_path / "sdd")
+    (tmp_path / "evil.mp3").touch()
+    rows = [
+        "1,949,Guitar,True,1,87,13,,60.0",
+        "2,950,Guitar,True,1,87,13,../../evil.mp3,60.0",
+        "3,951,Guitar,True,1,87,13,/etc/evil.mp3,60.0",
+        "4,,Guitar,True,1,87,13,49/949.mp3,60.0",
+        "5,../../evil,Guitar,True,1,87,13,49/949.mp3,60.0",
+        "6,952,Guitar,True,1,87,13,.,60.0",
+    ]
+    (folder / "song_describer.csv").write_text("\n".join([HEAD, *rows, ""]), "utf-8")
+    found = tracks(folder)
+    assert [track.path for track in found.values()] == [None] * 6
+    assert found["949"].fault == "row 1: no path"
+    assert found["950"].fault == "row 2: path '../../evil.mp3' is none below audio"
+    assert found["row 4"].fault == "row 4: track_id '' is no name of a file"
+    assert all(track.fault for track in found.values())
+
+
+@pytest.mark.parametrize("name", ["34/1004034.2min.wav", "34/1004034.flac", "1004034.2min.OGG", "1004034.wav"])
+def test_audio_of_any_ending_is_found(tmp_path: Path, name: str):
+    folder = corpus(tmp_path / "sdd")
+    (folder / "audio" / name).parent.mkdir(parents=True)
+    (folder / "audio" / name).touch()
+    (folder / "audio" / name).with_suffix(".txt").touch()
+    assert tracks(folder)["1004034"].path == folder / "audio" / name
