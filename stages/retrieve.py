@@ -270,7 +270,7 @@ def _embed_prompt(project: Project, text: str) -> NDArray[np.float32]:
     Raises:
         ContractError: the settings name another model.
     """
-    from pipeline.retrieval.prompt_embedding import embed_prompt
+    from pipeline.models.clap_prompt import embed_prompt
 
     # By name: no shard depends on these modules, so that a change in them must not make shards anew.
     places = importlib.import_module("pipeline.models.places")

@@ -145,16 +145,6 @@ def judge_each(
     return verdicts
 
 
-def refusal(phrase: Heard, gates: GateParams) -> str | None:
-    """Name the gate that a phrase fails by itself, None if it passes all; `judge_phrases` sees more.
-
-    Args:
-        phrase: one recognised phrase.
-        gates: the thresholds.
-    """
-    return judge_each([phrase], gates, vocal_spans_s=None, language=None)[0].gate
-
-
 def confidence(phrase: Heard, line: Line, agreement: float | None = None) -> float:
     """How far to believe a phrase, 0 to 1.
 

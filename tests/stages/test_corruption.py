@@ -78,10 +78,11 @@ def test_damaged_real_recordings_are_clips_or_drops(real_data: Path, tmp_path: P
 def test_two_hundred_ways_of_damage_each(real_data: Path, tmp_path: Path, part: int):
     ways = int(os.environ.get("SETLIST_DAMAGES", "200")) // 4
     outcomes = try_all(real_data, tmp_path / "scratch", ways=ways, seed=1000 + part * ways)
+    assert outcomes["clips"] > ways
     print(f"{sum(outcomes.values())} damaged files: {dict(outcomes.most_common())}")
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3000)
 def test_two_hundred_ways_of_damage_of_our_own_recordings(made: Path, tmp_path: Path):
-    try_all(made, tmp_path / "scratch", ways=200, seed=5000)
+    assert sum(try_all(made, tmp_path / "scratch", ways=200, seed=5000).values()) == 9 * 200

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.data.records import Heard
-from pipeline.lyrics.gates import GateParams, estimate_moras, judge_each, judge_phrases, refusal
+from pipeline.lyrics.gates import GateParams, estimate_moras, judge_each, judge_phrases
 from pipeline.lyrics.languages import count_scripts, is_foreign
 from pipeline.lyrics.stock_phrases import COURTESIES, STOCK, is_courtesy, is_stock
 
@@ -125,6 +125,10 @@ def test_without_vocal_activity_nothing_is_silent():
 
 def test_without_a_language_every_language_passes():
     assert gate_of(heard(text="Я помню чудное мгновенье"), language=None) is None
+
+
+def refusal(phrase: Heard, params: GateParams) -> str | None:
+    return judge_each([phrase], params, vocal_spans_s=None, language=None)[0].gate
 
 
 def test_one_phrase_can_be_judged_by_itself():

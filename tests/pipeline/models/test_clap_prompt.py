@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.demo.checkpoints import build_checkpoints
 from pipeline.models.clap import load_embedder
-from pipeline.retrieval.prompt_embedding import embed_prompt
+from pipeline.models.clap_prompt import embed_prompt
 
 TEXTS = ["slow shakuhachi, sparse", "", "さくら さくら", "A fast tune with many words. " * 40, " Tabs\tand\nlines "]
 
