@@ -3,7 +3,7 @@
 In:    nothing.
 Out:   shards/demo/corpus: MusicCaps' own layout; shards/demo/jacappella: ten Japanese songs sung by our synthesiser, in
        jaCappella's layout; shards/demo/singing: covers of them in a tar, without lyrics; shards/demo/checkpoints: real
-       formats, toy size, seeded random.
+       formats, small, trained beforehand on such music and singing (pipeline/demo/weights).
 Drops: none.
 """
 
@@ -41,7 +41,7 @@ class DemoParams:
     num_covers: int = 6
     """Recordings of the singing set."""
     seed: int = 0
-    """Of the choice of excerpts, timbres, tempi and phrasings, and of all weights."""
+    """Of the choice of excerpts, timbres, tempi and phrasings; the checkpoints are always the same."""
 
     def __post_init__(self) -> None:
         at_least("demo", self, 1, "num_clips", "clip_s", "num_songs", "num_covers")
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
             continue
         with only_run(project.layout.work_of(out), out):
             _build(part, out, project.layout.work_of(out), params)
-        print(f"demo: {out}: made from seed {params.seed}")
+        print(f"demo: {out}: made" + ("" if part == "checkpoints" else f" from seed {params.seed}"))
 
 
 def _build(part: Part, out: Path, work: Path, params: DemoParams) -> None:
@@ -82,7 +82,7 @@ def _build(part: Part, out: Path, work: Path, params: DemoParams) -> None:
     else:
         from pipeline.demo.checkpoints import build_checkpoints
 
-        build_checkpoints(staged, seed=params.seed)
+        build_checkpoints(staged)
     publish_folder(staged, out, work / "retired")
 
 

@@ -1,4 +1,4 @@
-"""Describe: tempo, key, mode and loudness range of every clip; captions where its corpus has none.
+"""Describe: tempo, key, mode, voice and loudness range of every clip; captions where its corpus has none.
 
 In:    shards/ingest/<corpus>.
 Out:   shards/describe/<corpus>: `describe.json`, `{"attributes": {...}, "captions": [...]}`.
@@ -11,13 +11,18 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pipeline.data.columns import join_columns
 from pipeline.data.records import Caption, ClipJson
 from pipeline.data.shards import Sample, decode_json, encode_json
 from pipeline.engine.cli import build_parser, run_main
 from pipeline.engine.local import Result, Task
+from pipeline.engine.params import at_least
 from pipeline.engine.project import ColumnStage, open_project, run_column
+
+if TYPE_CHECKING:
+    from pipeline.music.describe import Attributes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +31,11 @@ class DescribeParams:
 
     seed: int = 0
     """Of the choice among phrasings of a template caption."""
+    num_captions: int = 1
+    """Template captions for a clip without any; fewer where there is too little to say."""
+
+    def __post_init__(self) -> None:
+        at_least("describe", self, 1, "num_captions")
 
 
 class DescribeStep:
@@ -42,12 +52,15 @@ class DescribeStep:
         for sample in join_columns(paths, limit):
             clip: ClipJson = decode_json(sample.members["json"])
             attributes = self.describe.describe_audio(*self.audio.decode_flac(sample.members["flac"]))
-            captions: list[Caption] = []
-            if not clip["captions"]:
-                text = self.template.template_caption(attributes, key=sample.key, seed=self.params.seed)
-                captions.append(Caption(text=text, source="template"))
+            captions = [] if clip["captions"] else self._captions(sample.key, attributes)
             value = {"attributes": attributes, "captions": captions}
             yield Sample(sample.key, {"describe.json": encode_json(value)})
+
+    def _captions(self, key: str, attributes: Attributes) -> list[Caption]:
+        texts = self.template.template_captions(
+            attributes, key=key, seed=self.params.seed, num_captions=self.params.num_captions
+        )
+        return [Caption(text=text, source="template") for text in texts]
 
 
 def run(args: argparse.Namespace) -> None:
@@ -58,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
         name="describe",
         params=asdict(params),
         make_step=partial(DescribeStep, params),
-        packages=("librosa", "numba", "numpy", "pyloudnorm", "scipy", "soundfile", "soxr"),
+        packages=("numpy", "pyloudnorm", "scipy", "soundfile", "soxr"),
     )
     for corpus in project.corpora(args.corpus):
         run_column(project, corpus, stage)

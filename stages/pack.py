@@ -2,15 +2,18 @@
 
 In:    shards/{ingest,describe,lyrics,transcribe,encode,embed}/*, shards/split, shards/retrieve/<strategy>/*.
 Out:   shards/pack/<strategy>/{train,val,test}-NNNNNN.tar: `json`, `target.npy`, `examples.npy`, `clap.npy` per target.
-Drops: missing_column (no codes, no embedding or no examples: dropped by an earlier stage).
+Drops: missing_column (no codes, no embedding or no examples: dropped by an earlier stage; or too few of its examples
+       have them: for one that has not, the next one steps in).
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import string
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,17 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.draws import draw, draw_caption
+from pipeline.data.packing import Clips, choose_num_shards, deal, fit_frames, shared_group
 from pipeline.data.provenance import check_parents, file_digest, folder_digest, read_manifest
 from pipeline.data.records import Caption, ClipJson, Drop, Reason, all_captions, known_phrases
 from pipeline.data.shards import (
     Sample,
-    ShardFile,
     decode_json,
     decode_npy,
     decode_npz,
     encode_json,
     encode_npy,
-    load_index,
 )
 from pipeline.data.splits import SPLIT_FILE, SPLITS, read_splits
 from pipeline.engine.cli import build_parser, run_main
@@ -41,13 +43,16 @@ from pipeline.retrieval.audit import find_leak, find_near_duplicate
 
 COLUMNS = ("ingest", "describe", "lyrics", "transcribe", "encode", "embed")
 TEMPLATE_WORDS = ("caption", "rule", "tempo_bpm", "key", "mode")
-NEEDED = ("codes.npy", "clap.npz", "examples.json")
+NEEDED_OF_EXAMPLES = ("describe.json", "codes.npy", "clap.npz")
+NEEDED = (*NEEDED_OF_EXAMPLES, "examples.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackParams:
     """Section `pack` of params.yaml."""
 
+    strategies: tuple[str, ...] = ("random", "semantic")
+    """What `dvc repro` packs, and trains on; of those in `retrieve.strategies`."""
     num_examples: int = 3
     """Examples written with every target, the best ones of `retrieve`; a trainer may read fewer."""
     max_example_frames: int = 480
@@ -57,19 +62,44 @@ class PackParams:
     prompt_template: str = "{caption}"
     """What the text encoder reads; may name {caption}, {tempo_bpm}, {key}, {mode}, and {rule}: what holds for all
     examples, in words, for a target of `structured`; nothing for other strategies, fall-backs and the examples."""
-    num_train_shards: int = 4
-    """Train shards: at least the number of a trainer's loader workers times its processes."""
+    max_total_frames: int = 3000
+    """Target and examples together; beyond it the farthest examples are cut at a codec frame, or left out."""
+    min_example_frames: int = 50
+    """An example of which the total would leave fewer frames is left out; whole examples may be shorter."""
+    loader_workers: int = 2
+    """Loader workers of a process that reads the train shards one by one, as stock webdataset does."""
+    ranks: int = 1
+    """Processes of a training."""
+    num_train_shards: int | None = None
+    """Train shards, at least `loader_workers` times `ranks`; null: that number or a multiple of it, so that none holds
+    more than 1,000 samples. Our own trainer reads any number of shards with any number of workers."""
     seed: int = 0
     """Of the order of samples."""
     max_drop_share: float = 0.5
     """Share of clips that may lack codes, embedding or examples before the stage fails."""
 
     def __post_init__(self) -> None:
-        names = ("num_examples", "num_train_shards", "max_example_frames", "max_target_frames")
-        at_least("pack", self, 1, *names)
+        names = ("num_examples", "max_example_frames", "max_target_frames", "min_example_frames")
+        at_least("pack", self, 1, *names, "loader_workers", "ranks")
         at_least("pack", self, 0, "max_drop_share")
         at_most("pack", self, 1, "max_drop_share")
         check_template(self.prompt_template)
+        if self.max_target_frames > self.max_total_frames:
+            raise ParamsError(
+                f"pack.max_target_frames: {self.max_target_frames}, more than pack.max_total_frames "
+                f"({self.max_total_frames}); lower the one or raise the other"
+            )
+        if self.num_train_shards is not None and self.num_train_shards < self.num_readers:
+            raise ParamsError(
+                f"pack.num_train_shards: {self.num_train_shards} for {self.loader_workers} loader workers x "
+                f"{self.ranks} ranks would leave {self.num_readers - self.num_train_shards} of {self.num_readers} "
+                "without a shard; raise it, set it to null, or lower pack.loader_workers"
+            )
+
+    @property
+    def num_readers(self) -> int:
+        """Readers that must each find a train shard."""
+        return self.loader_workers * self.ranks
 
 
 def check_template(template: str) -> None:
@@ -87,27 +117,6 @@ def check_template(template: str) -> None:
         raise ParamsError(
             f"pack.prompt_template: {{{wrong[0]}}} cannot be filled; there are: {', '.join(TEMPLATE_WORDS)}"
         )
-
-
-class Clips:
-    """All columns of all clips, reached by key through memory maps."""
-
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self._spots: dict[str, list[tuple[Path, int]]] = {}
-        self._files: dict[Path, ShardFile] = {}
-        for folder in folders:
-            for entry in load_index(folder):
-                for number, key in enumerate(entry.keys):
-                    self._spots.setdefault(key, []).append((folder / entry.name, number))
-
-    def members(self, key: str) -> dict[str, bytes | memoryview]:
-        """All members of a clip, from all columns that have it."""
-        found: dict[str, bytes | memoryview] = {}
-        for path, number in self._spots[key]:
-            if path not in self._files:
-                self._files[path] = ShardFile(path).check()
-            found |= self._files[path][number].members
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,46 +140,88 @@ class PackStep:
         self.params, self.stamp = params, stamp
         self.clips = Clips(folders)
         self.splits = read_splits(split_file)
+        self.levels_left_out: dict[str, int] = json.loads(split_file.read_bytes()).get("levels_left_out", {})
 
     def __call__(self, task: Task) -> Iterator[Result]:
         """Yield the packed sample, or a drop, for every target of a shard."""
         split, keys = task.payload
         for key in keys:
-            members = self.clips.members(key)
-            lacking = [name for name in NEEDED if name not in members]
-            if lacking:
+            if lacking := self.clips.lacking(key, NEEDED):
                 yield Drop(key, Reason.MISSING_COLUMN, f"no {', '.join(lacking)}")
+                continue
+            members = self.clips.members(key)
+            examples = decode_json(members["examples.json"])["examples"]
+            ranked = self._whole(key, examples)
+            if len(ranked) < min(self.params.num_examples, len(examples)):
+                told = f"only {len(ranked)} of its examples have {', '.join(NEEDED_OF_EXAMPLES)}"
+                yield Drop(key, Reason.MISSING_COLUMN, told)
             else:
-                yield self._sample(key, split, members)
+                yield self._sample(key, split, members, ranked[::-1])  # nearest last
 
-    def _sample(self, key: str, split: str, members: Mapping[str, bytes | memoryview]) -> Sample:
-        params = self.params
-        retrieved = decode_json(members["examples.json"])
-        ranked: list[dict[str, Any]] = retrieved["examples"][: params.num_examples][::-1]  # nearest last
+    def _whole(self, key: str, examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The best examples that no later stage has dropped, as many as are wanted, best first."""
+        unknown = next((e["key"] for e in examples if self.clips.lacking(e["key"], ("json",))), None)
+        if unknown is not None:
+            raise ContractError(f"pack: {key}: example {unknown} is not in shards/ingest; run stages.retrieve again")
+        whole = (e for e in examples if not self.clips.lacking(e["key"], NEEDED_OF_EXAMPLES))
+        return list(itertools.islice(whole, self.params.num_examples))
+
+    def _sample(
+        self, key: str, split: str, members: Mapping[str, bytes | memoryview], ranked: Sequence[dict[str, Any]]
+    ) -> Sample:
+        params, retrieved = self.params, decode_json(members["examples.json"])
         target = self._choose(key, members, params.max_target_frames, rule=retrieved.get("rule", ""))
         examples = [self._choose(e["key"], self.clips.members(e["key"]), params.max_example_frames) for e in ranked]
-        self._check_leaks(key, [e["key"] for e in ranked], [target.clap_2D, *(e.clap_2D for e in examples)])
+        self._check_leaks(target, examples)
         if target.caption_index != retrieved["caption_index"]:
             raise ContractError(f"pack: {key}: examples were sought with another caption; run stages.retrieve again")
+        # Checked before the cut: an example that leaks is a fault of the index, also where it is left out here.
+        ranked, examples = self._fit(target, ranked, examples)
         value = self._json(split, target, ranked, examples)
+        codes_KT = [example.codes_KT for example in examples] or [target.codes_KT[:, :0]]
         arrays = {
             "target.npy": target.codes_KT,
-            "examples.npy": np.concatenate([example.codes_KT for example in examples], axis=1),
+            "examples.npy": np.concatenate(codes_KT, axis=1),
             "clap.npy": np.stack([target.clap_2D, *(example.clap_2D for example in examples)]),
         }
         return Sample(key, {"json": encode_json(value), **{name: encode_npy(a) for name, a in arrays.items()}})
 
-    def _check_leaks(self, key: str, examples: Sequence[str], clap_22D: Sequence[NDArray[np.float16]]) -> None:
-        """Look again, in another way than retrieval did, for examples that give their target away."""
-        leak = find_leak([(key, examples)], split=self.splits.split, group=self.splits.group)
+    def _fit(
+        self, target: Chosen, ranked: Sequence[dict[str, Any]], examples: Sequence[Chosen]
+    ) -> tuple[list[dict[str, Any]], list[Chosen]]:
+        """Cut the examples to the frames that the target leaves."""
+        frames = fit_frames(
+            [example.codes_KT.shape[1] for example in examples],
+            self.params.max_total_frames - target.codes_KT.shape[1],
+            least_frames=self.params.min_example_frames,
+        )
+        kept = [
+            (e, replace(example, codes_KT=example.codes_KT[:, :num_frames]))
+            for e, example, num_frames in zip(ranked, examples, frames, strict=True)
+            if num_frames
+        ]
+        return [e for e, _ in kept], [example for _, example in kept]
+
+    def _check_leaks(self, target: Chosen, examples: Sequence[Chosen]) -> None:
+        """Look again, in other ways than retrieval did, for examples that give their target away."""
+        key, keys = target.clip["key"], [example.clip["key"] for example in examples]
+        leak = find_leak([(key, keys)], split=self.splits.split, group=self.splits.group)
+        leak = leak or next(filter(None, (self._kinship(target.clip, example.clip) for example in examples)), None)
         cosine: float = self.stamp["strategy"]["near_duplicate_cosine"]
-        near = find_near_duplicate(np.stack([pair_2D[1] for pair_2D in clap_22D]), near_duplicate_cosine=cosine)
+        audio_BD = np.stack([clip.clap_2D[1] for clip in (target, *examples)])
+        near = find_near_duplicate(audio_BD, near_duplicate_cosine=cosine)
         if leak is None and near is not None:
-            leak = f"{key}: example {examples[near]} sounds like it"
+            leak = f"{key}: example {keys[near]} sounds like it"
         if leak:
             raise ContractError(
                 f"pack: leak: {leak}; run `python -m stages.split` and `python -m stages.retrieve` again"
             )
+
+    def _kinship(self, target: ClipJson, example: ClipJson) -> str | None:
+        """Compare what ingest wrote into both clips: a split.json that lies does not hide a leak."""
+        groups = [clip["groups"] | {"fingerprint": clip["fingerprint"]} for clip in (target, example)]
+        shared = shared_group(*groups, left_out=self.levels_left_out)
+        return f"{target['key']}: example {example['key']} has the same {shared}" if shared else None
 
     def _json(
         self, split: str, target: Chosen, ranked: Sequence[Mapping[str, Any]], examples: Sequence[Chosen]
@@ -219,8 +270,13 @@ class PackStep:
         return Chosen(decode_json(members["json"]), codes_KT, captions, caption_index, prompt, attributes, clap_2D)
 
 
-def pack_tasks(split: Mapping[str, str], params: PackParams) -> list[Task]:
+def pack_tasks(split: Mapping[str, str], complete: Collection[str], params: PackParams) -> list[Task]:
     """Deal the keys of each split out to shards, in an order drawn from the seed.
+
+    Args:
+        split: split by key.
+        complete: keys with all that a sample needs.
+        params: number of shards, or of those who read them, and the seed.
 
     Raises:
         ContractError: fewer train samples than train shards, so that a loader worker would have nothing to read.
@@ -231,16 +287,21 @@ def pack_tasks(split: Mapping[str, str], params: PackParams) -> list[Task]:
             (key for key, at in split.items() if at == name), key=lambda key: (draw(params.seed, "order", key), key)
         )
         # Val and test get their shard even if it stays empty: a missing file would look like a mistake.
-        num_shards = params.num_train_shards if name == "train" else 1
-        if name == "train" and len(keys) < num_shards:
-            raise ContractError(
-                f"pack: {len(keys)} train clips for {num_shards} shards would leave a reader empty; "
-                f"--set pack.num_train_shards={max(len(keys), 1)}, or ingest more"
-            )
-        for n in range(num_shards):
-            part = keys[n::num_shards]
+        num_shards = _num_train_shards(sum(key in complete for key in keys), params) if name == "train" else 1
+        for n, part in enumerate(deal(keys, num_shards, complete=complete)):
             tasks.append(Task(f"{name}-{n:06d}", len(part), (name, part)))
     return tasks
+
+
+def _num_train_shards(num_samples: int, params: PackParams) -> int:
+    num_shards = params.num_train_shards or choose_num_shards(num_samples, params.num_readers)
+    if num_samples < num_shards:
+        readers = f"{params.loader_workers} loader workers x {params.ranks} ranks"
+        raise ContractError(
+            f"pack: {num_samples} train samples for {num_shards} shards ({readers}) would leave a reader empty; "
+            f"--set pack.num_train_shards={max(num_samples, 1)} with fewer pack.loader_workers, or ingest more"
+        )
+    return num_shards
 
 
 def pack_strategy(project: Project, strategy: str) -> None:
@@ -254,12 +315,16 @@ def pack_strategy(project: Project, strategy: str) -> None:
     _check_parents(project, strategy, corpora)
     encoded, embedded = (read_manifest(layout.column(name, corpora[0]))["models"] for name in ("encode", "embed"))
     _same("models", [layout.column("encode", corpus) for corpus in corpora])
+    _same("models", [layout.column("embed", corpus) for corpus in corpora])
     _same("params", list(retrieved.values()))
     picked = read_manifest(retrieved[f"retrieve/{corpora[0]}"])["params"]
     if picked["num_examples"] < params.num_examples:
         raise ParamsError(
             f"pack.num_examples: {params.num_examples}, but retrieve.num_examples ranked {picked['num_examples']}"
         )
+    settings = lasting(params) | {"strategy": picked}
+    # Which others are packed too changes nothing in these.
+    del settings["strategies"]
     stamp = {"codec": encoded["codec"], "strategy": picked | {"embedder": embedded["embedder"]}}
     split = read_splits(split_file).split
     keys = list(split)[: project.limit]
@@ -271,9 +336,9 @@ def pack_strategy(project: Project, strategy: str) -> None:
             modules=["stages.pack"],
             out=out,
             work=layout.work_of(out),
-            tasks=pack_tasks({key: split[key] for key in keys}, params),
+            tasks=pack_tasks({key: split[key] for key in keys}, Clips(list(folders.values())).complete(NEEDED), params),
             make_step=partial(PackStep, params, list(folders.values()), split_file, stamp),
-            params=lasting(params) | {"strategy": picked},
+            params=settings,
             parents={"split": file_digest(split_file)} | {name: folder_digest(path) for name, path in folders.items()},
             models={"codec": encoded["codec"], "embedder": embedded["embedder"]},
             packages=("numpy",),

@@ -23,9 +23,10 @@ from pipeline.models.places import ModelsParams
 
 CONDITIONS = ("with_examples", "without_examples", "captions_swapped", "examples_blanked")
 DEMO_CHECKPOINTS = "shards/demo/checkpoints"
-RANDOM_NOTE = (
-    "All weights are the demo's: toy size, seeded random. These figures show that the chain runs from recordings to "
-    "an adapter that makes audio; they say nothing of music, nor of whether examples help."
+DEMO_FACTS = "shards/demo/corpus/demo_facts.csv"
+DEMO_NOTE = (
+    "All models are the demo's: small, and trained on this synthesiser's music alone. These figures show that the "
+    "chain measures what it says; they say nothing of other music."
 )
 CIRCULAR_NOTE = "CLAP score: circular, since the same CLAP chose the examples."
 
@@ -142,17 +143,28 @@ def notes(project: Project, metrics: Mapping[str, Mapping[str, Any]]) -> list[st
     """What a reader must know beside the figures."""
     models = project.section("models", ModelsParams)
     circular = any((values.get("clap_score") or {}).get("circular") is not False for values in metrics.values())
-    return [RANDOM_NOTE] * (models.root == DEMO_CHECKPOINTS) + [CIRCULAR_NOTE] * circular
+    return [DEMO_NOTE] * (models.root == DEMO_CHECKPOINTS) + [CIRCULAR_NOTE] * circular
+
+
+def _sanity(project: Project) -> str:
+    """Whether examples share the facts of their targets, where the demo's corpus tells them."""
+    from pipeline.retrieval.sanity import check_strategies, sanity_table
+
+    facts = project.layout.root / DEMO_FACTS
+    if not facts.is_file():
+        return ""
+    found = check_strategies(project.layout, project.corpora(), facts)
+    return f"\n## Do the strategies do what their names say?\n\n{sanity_table(found)}"
 
 
 def run(args: argparse.Namespace) -> None:
     """Gather the evaluations of all strategies that the settings name."""
     project = open_project(args)
     runs = project.layout.runs
-    strategies: list[str] = list(project.params.get("retrieve", {}).get("strategies") or [])
+    strategies: list[str] = list(project.params.get("pack", {}).get("strategies") or [])
     metrics = {name: read_json(runs / "evaluate" / name / "metrics.json") for name in strategies}
     logs = {name: read_log(runs / name / "train_log.jsonl") for name in strategies}
-    text = table(metrics, notes(project, metrics))
+    text = table(metrics, notes(project, metrics)) + _sanity(project)
     files = {
         "table.md": text.encode(),
         "metrics.json": pretty_json(metrics),

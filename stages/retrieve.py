@@ -4,13 +4,17 @@ In:    shards/embed, shards/split/split.json; shards/ingest and shards/describe 
 Out:   shards/retrieve/<strategy>/<corpus>: `examples.json`, `{"caption_index", "examples": [{"key", "score"}...]}`,
        best first; caption_index is the caption that was searched with, and that the prompt will be made from.
        `structured` adds `rule`, in words, with `shared` and `varied`; or `fallback`, to which strategy and why.
-       shards/retrieve/<strategy>/report.json: likeness, reuse, authors, corpora, fall-backs over all corpora.
-       runs/retrieve/overlap.json: examples that strategies have in common, of all that lie in shards/retrieve.
+       shards/retrieve/<strategy>/report.json: likeness, reuse, authors, corpora, fall-backs over all corpora;
+       report.md: the same as a table; of `structured` also guesses.json: what CLAP makes of pool clips without tags.
+       runs/retrieve/overlap.json: examples that strategies have in common, of all that lie in shards/retrieve;
+       strategies.md: these strategies side by side.
 Drops: too_few_examples (fewer allowed train clips than `retrieve.num_examples`).
 
 Examples come from train only, never share a group with the target at any level, never are its near-duplicate. The
 query is the target's caption, for that is all that is known at inference: `structured` too reads the target's facts
 from that text alone. `oracle` looks at the target's audio; it is an upper bound and says so in manifest and report.
+What was written is audited by code of its own; the first leak fails the stage. `--audit` audits what lies there;
+`--facts shards/demo/corpus/demo_facts.csv` tells whether its strategies do what their names say.
 
     python -m stages.retrieve --query "slow shakuhachi, sparse" --strategy diverse -k 3
 """
@@ -19,7 +23,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +35,7 @@ from numpy.typing import NDArray
 from pipeline.data.columns import join_columns
 from pipeline.data.provenance import check_parents, file_digest, folder_digest, pretty_json, read_manifest
 from pipeline.data.records import Drop, Reason
-from pipeline.data.shards import INDEX_NAME, Sample, ShardFile, decode_json, encode_json, load_index
+from pipeline.data.shards import Sample, encode_json
 from pipeline.data.splits import SPLIT_FILE, read_splits
 from pipeline.data.storage import write_bytes
 from pipeline.engine.cli import build_parser, run_main
@@ -41,15 +45,18 @@ from pipeline.engine.project import Project, column_tasks, open_project
 from pipeline.errors import ContractError, ParamsError
 
 if TYPE_CHECKING:
-    from pipeline.retrieval.report import ClipTable
+    from pipeline.retrieval.facts import Facts
+    from pipeline.retrieval.guesses import Guesses, Labels
     from pipeline.retrieval.strategies import PickParams, Picks
+    from pipeline.retrieval.vectors import PoolSource
 
 Strategy = Literal["random", "semantic", "diverse", "structured", "oracle"]
 STRATEGIES: tuple[Strategy, ...] = ("random", "semantic", "diverse", "structured", "oracle")
 READ_FACTS = frozenset({"structured"})
 """Strategies that read what captions, tags and describe tell."""
 READ_TARGET_AUDIO = frozenset({"oracle"})
-REPORT_FILE, OVERLAP_FILE, QUERY_FILE = "report.json", "overlap.json", "query.json"
+TEXT_COLUMNS = ("embed", "ingest", "describe")
+QUERY_FILE = "query.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +83,14 @@ class RetrieveParams:
     use_target_aspects: bool = False
     """Whether `structured` reads, beside the target's caption, the tags of its annotator: more targets find a set,
     by facts that nobody gives at inference."""
+    zero_shot: bool = True
+    """Whether CLAP guesses genre and instrument of the pool's clips that have no tags, for `structured`."""
     max_per_author: int = 0
     """Most examples whose captions have the same author; 0 for no limit. The nearest caption of MusicCaps is by the
     target's annotator in 85 % of cases: a limit keeps phrasing from passing for meaning."""
+    other_authors_only: bool = False
+    """Leave out clips whose caption is by the author of the target's, where both are known: as for a prompt, whose
+    author wrote no caption of the pool."""
     seed: int = 0
     """Of `random`, and of the caption used where a clip has several."""
     max_drop_share: float = 0.5
@@ -88,7 +100,7 @@ class RetrieveParams:
         at_least("retrieve", self, 1, "num_examples", "num_candidates", "min_values")
         shares = ("max_drop_share", "mmr_lambda")
         at_least("retrieve", self, 0, "near_duplicate_cosine", "max_per_author", *shares)
-        at_most("retrieve", self, 1, *shares)
+        at_most("retrieve", self, 1, "near_duplicate_cosine", *shares)
         if not self.strategies:
             raise ParamsError(f"retrieve.strategies: is empty; there are: {', '.join(STRATEGIES)}")
         if not 0.0 <= self.text_weight <= 1.0:
@@ -103,29 +115,29 @@ def pick_params(params: RetrieveParams) -> PickParams:
 
 
 class RetrieveStep:
-    """Rank examples for the clips of one shard; the pool is read once, from all train clips of all corpora."""
+    """Rank examples for the clips of one shard, all at once; the pool is mapped, not copied."""
 
     def __init__(
-        self, params: RetrieveParams, strategy: str, split_file: Path, pool_shards: Sequence[Sequence[Path]]
+        self, params: RetrieveParams, strategy: str, source: PoolSource, guessed: Mapping[str, Facts] | None = None
     ) -> None:
-        from pipeline.retrieval import clips, strategies
+        from pipeline.retrieval import clips, strategies, vectors
 
-        self.params, self.clips, self.splits = params, clips, read_splits(split_file)
-        self.pool = clips.read_pool(pool_shards, self.splits, params.seed)
-        self.pick = strategies.STRATEGIES[strategy](self.pool, pick_params(params))
+        self.params, self.clips, self.vectors = params, clips, vectors
+        self.splits = read_splits(source.split_file)
+        self.pool = clips.open_pool(source, guessed)
+        self.picker = strategies.STRATEGIES[strategy](self.pool, pick_params(params))
 
     def __call__(self, task: Task) -> Iterator[Result]:
         """Yield ranked examples, or a drop, for every clip of a shard."""
         (embed, *written), limit = task.payload
         texts = dict(self.clips.read_texts(written)) if written else {}
-        for sample in join_columns([embed], limit):
-            clip = self.clips.read_vectors(sample, self.params.seed)
-            facts = (
-                texts[clip.key].prompt_facts(clip.caption_index, with_aspects=self.params.use_target_aspects)
-                if texts
-                else None
-            )
-            picks = self.pick(self.clips.make_target(clip, self.splits.group_of(clip.key), facts))
+        found = [self.vectors.read_vectors(sample, self.params.seed) for sample in join_columns([embed], limit)]
+        with_aspects = self.params.use_target_aspects
+        targets = [
+            self.clips.make_target(clip, self.splits.group_of(clip.key), texts.get(clip.key), with_aspects=with_aspects)
+            for clip in found
+        ]
+        for clip, picks in zip(found, self.picker.many(targets), strict=True):
             if len(picks.ranked) < self.params.num_examples:
                 yield Drop(clip.key, Reason.TOO_FEW_EXAMPLES, f"{len(picks.ranked)} allowed train clips")
             else:
@@ -160,13 +172,36 @@ def _check_inputs(project: Project, columns: Sequence[str]) -> dict[str, str]:
     return {"split": file_digest(layout.split() / SPLIT_FILE)} | digests
 
 
-def retrieve_corpus(project: Project, corpus: str, strategy: str) -> None:
-    """Rank examples for all clips of one corpus."""
+def _pool_source(project: Project, params: RetrieveParams, columns: Sequence[str]) -> PoolSource:
+    from pipeline.retrieval.search import choose_product_device
+    from pipeline.retrieval.vectors import PoolSource
+
+    return PoolSource(
+        shards=[task.payload[0] for name in project.corpora() for task in _column_tasks(project, name, columns)],
+        split_file=project.layout.split() / SPLIT_FILE,
+        shelf=project.layout.work / "pool",
+        seed=params.seed,
+        text_weight=params.text_weight,
+        # The answers are the same on every device, so that nothing else need know it.
+        device=choose_product_device(project.params.get("models", {}).get("device", "auto")),
+    )
+
+
+def retrieve_corpus(
+    project: Project, corpus: str, strategy: str, *, guessed: Mapping[str, Facts] | None = None
+) -> None:
+    """Rank examples for all clips of one corpus.
+
+    Args:
+        project: where everything lies.
+        corpus: whose clips are the targets.
+        strategy: its name.
+        guessed: what zero-shot tells of clips without tags, by key.
+    """
     params = project.section("retrieve", RetrieveParams)
     layout = project.layout
-    reads_texts = strategy in READ_FACTS or params.max_per_author > 0
-    columns = ("embed", "ingest", "describe") if reads_texts else ("embed",)
-    pool_shards = [task.payload[0] for name in project.corpora() for task in _column_tasks(project, name, columns)]
+    reads_texts = strategy in READ_FACTS or params.max_per_author > 0 or params.other_authors_only
+    columns = TEXT_COLUMNS if reads_texts else ("embed",)
     out = layout.retrieve(strategy, corpus)
     settings = lasting(params) | {"strategy": strategy}
     del settings["strategies"]
@@ -177,10 +212,10 @@ def retrieve_corpus(project: Project, corpus: str, strategy: str) -> None:
             out=out,
             work=layout.work_of(out),
             tasks=_column_tasks(project, corpus, columns, project.limit),
-            make_step=partial(RetrieveStep, params, strategy, layout.split() / SPLIT_FILE, pool_shards),
+            make_step=partial(RetrieveStep, params, strategy, _pool_source(project, params, columns), guessed),
             params=settings,
             parents=_check_inputs(project, columns),
-            packages=("faiss-cpu", "numpy"),
+            packages=("numpy",),
             models={"embedder": read_manifest(layout.column("embed", corpus))["models"]["embedder"]},
             notes={"uses_target_audio": strategy in READ_TARGET_AUDIO},
             max_drop_share=params.max_drop_share,
@@ -189,117 +224,106 @@ def retrieve_corpus(project: Project, corpus: str, strategy: str) -> None:
     )
 
 
-# --- reports ---------------------------------------------------------------------------------------------------------
+# --- what was written ------------------------------------------------------------------------------------------------
 
 
-def _read_examples(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    shards = (ShardFile(folder / entry.name) for folder in folders for entry in load_index(folder))
-    return {sample.key: decode_json(sample.members["examples.json"]) for shard in shards for sample in shard}
+def audit(project: Project, strategy: str, corpora: Sequence[str]) -> None:
+    """Look for leaks in what a strategy has written, by other code than that which wrote it.
 
+    Raises:
+        ContractError: the first leak: target, example and kind.
+    """
+    from pipeline.retrieval.finished import audit_strategy
 
-def _clip_table(project: Project, seed: int) -> ClipTable:
-    """Read all clips: a report also looks at what their strategy did not."""
-    from pipeline.retrieval import clips, report
-
-    splits = read_splits(project.layout.split() / SPLIT_FILE)
-    vectors: list[clips.ClipVectors] = []
-    authors: list[str] = []
-    corpora: list[str] = []
-    for corpus in project.corpora():
-        for task in _column_tasks(project, corpus, ("embed", "ingest", "describe")):
-            embed, *written = task.payload[0]
-            texts = dict(clips.read_texts(written))
-            found = [clips.read_vectors(sample, seed) for sample in ShardFile(embed)]
-            vectors += found
-            authors += [texts[clip.key].captions[clip.caption_index].get("author", "") for clip in found]
-            corpora += [corpus] * len(found)
-    return report.ClipTable(
-        keys=[clip.key for clip in vectors],
-        text_XD=np.stack([clip.text_D for clip in vectors]),
-        audio_XD=np.stack([clip.audio_D for clip in vectors]),
-        authors=authors,
-        corpora=corpora,
-        is_pool=[splits.split_of(clip.key) == "train" for clip in vectors],
-    )
+    num_targets, leak = audit_strategy(project.layout, strategy, project.corpora(), only=corpora)
+    if leak:
+        raise ContractError(
+            f"retrieve {strategy}: leak: {leak.words()}; run `python -m stages.split` and "
+            f"`python -m stages.retrieve --strategy {strategy}` again"
+        )
+    print(f"retrieve {strategy}: no leak in the examples of {num_targets} targets")
 
 
 def report_strategy(project: Project, strategy: str) -> None:
     """Write what a strategy picked over all corpora that lie there, and say it."""
-    from pipeline.retrieval.report import report_lines, report_picks
+    from pipeline.retrieval import reporting, vectors
 
-    layout = project.layout
-    folders = _folders(project, strategy)
-    too_few = sum(read_manifest(folder)["counts"]["dropped"].get(Reason.TOO_FEW_EXAMPLES, 0) for folder in folders)
-    table = _clip_table(project, project.section("retrieve", RetrieveParams).seed)
-    report = report_picks(_read_examples(folders), table, strategy=strategy, num_too_few=too_few)
-    write_bytes(layout.retrieve(strategy, REPORT_FILE), pretty_json(report))
-    print("\n".join(f"retrieve {line}" for line in report_lines(report)))
-
-
-def _folders(project: Project, strategy: str) -> list[Path]:
-    folders = (project.layout.retrieve(strategy, name) for name in project.corpora())
-    return [folder for folder in folders if (folder / INDEX_NAME).is_file()]
-
-
-def report_overlap(project: Project) -> None:
-    """Write which examples strategies have in common.
-
-    Outside of shards/, since it tells of whatever lies there: a result of one strategy must not depend on another.
-    """
-    from pipeline.retrieval.report import overlap
-
-    found = {name: _read_examples(folders) for name in STRATEGIES if (folders := _folders(project, name))}
-    keys = {
-        name: {target: [example["key"] for example in value["examples"]] for target, value in values.items()}
-        for name, values in found.items()
-    }
-    shares = {one: {other: overlap(keys[one], keys[other]) for other in keys if other != one} for one in keys}
-    write_bytes(project.layout.run("retrieve") / OVERLAP_FILE, pretty_json({"schema": 1, "overlap": shares}))
-    for n, one in enumerate(keys):
-        told = [f"{other} {100 * share:.0f} %" for other in list(keys)[n + 1 :] if (share := shares[one][other])]
-        if told:
-            print(f"retrieve {one}: examples in common with {', '.join(told)}")
+    params = project.section("retrieve", RetrieveParams)
+    mapped = vectors.map_clips(_pool_source(project, params, ("embed",)))
+    lines = reporting.write_report(project.layout, strategy, project.corpora(), mapped=mapped, seed=params.seed)
+    print("\n".join(f"retrieve {line}" for line in lines))
 
 
 # --- a prompt --------------------------------------------------------------------------------------------------------
 
 
-def _embed_prompt(project: Project, text: str) -> NDArray[np.float32]:
-    """Embed a prompt by the model that embedded the pool.
+def _find_embedder(project: Project) -> tuple[str, dict[str, str]]:
+    """Find the model that embedded the pool; gives where it lies, and its stamp.
 
     Raises:
         ContractError: the settings name another model.
     """
-    from pipeline.models.clap_prompt import embed_prompt
-
-    # By name: no shard depends on these modules, so that a change in them must not make shards anew.
+    # By name, here and below: what these modules do is told by the stamp, and a change in them makes no shards anew.
     places = importlib.import_module("pipeline.models.places")
     models = project.section("models", places.ModelsParams)
-    source = places.place(models, project.layout.root, "embedder")
-    stamp = places.checkpoint_stamp(source, models.embedder)
+    source: str = places.place(models, project.layout.root, "embedder")
+    if "/" not in source and not Path(source).exists():
+        told = f"models.embedder: no folder {source} below models.root ({models.root}), nor here; fetch it, or mend"
+        raise ContractError(f"{told} either; only a prompt needs it under --set retrieve.zero_shot=false")
+    stamp: dict[str, str] = places.checkpoint_stamp(source, models.embedder)
     for corpus in project.corpora():
         folder = project.layout.column("embed", corpus)
         if read_manifest(folder)["models"]["embedder"] != stamp:
             raise ContractError(f"{folder}: was embedded by another model than models.embedder; run stages.embed again")
-    vector_D = embed_prompt(Path(source), text)
-    if vector_D is not None:
-        return vector_D
+    return source, stamp
+
+
+def _embed_texts(project: Project, source: str, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Embed texts [B, D], by the short way where there is one."""
+    from pipeline.models.clap_prompt import embed_prompts
+
+    vectors_BD = embed_prompts(Path(source), texts)
+    if vectors_BD is not None:
+        return vectors_BD
     clap = importlib.import_module("pipeline.models.clap")
-    return clap.load_embedder(source, device=models.device).embed_text([text])[0]
+    device = project.params.get("models", {}).get("device", "auto")
+    return clap.load_embedder(source, device=device).embed_text(texts)
+
+
+def _load_labels(project: Project) -> Labels:
+    from pipeline.models.clap_prompt import read_scale
+    from pipeline.retrieval.guesses import Labels, embed_labels
+
+    source, stamp = _find_embedder(project)
+    folder = importlib.import_module("pipeline.models.base").find_checkpoint(source, role="embedder").path
+    sets = embed_labels(project.layout.work / "labels", stamp, partial(_embed_texts, project, source))
+    return Labels(sets, read_scale(folder))
+
+
+def guess_untagged(project: Project, params: RetrieveParams, strategy: str) -> Guesses:
+    """Guess genre and instrument of the pool's clips without tags, where a strategy reads facts."""
+    from pipeline.retrieval.guesses import guess_pool, guesses_in_words
+
+    if strategy not in READ_FACTS or not params.zero_shot:
+        return {}
+    guesses = guess_pool(_pool_source(project, params, TEXT_COLUMNS), partial(_load_labels, project))
+    if guesses:
+        print(f"retrieve {strategy}: {guesses_in_words(guesses)}")
+    return guesses
 
 
 def answer_query(project: Project, text: str, *, strategy: str, num_examples: int, out: Path) -> None:
     """Print the examples for a prompt, and write them as json."""
-    from pipeline.retrieval.clips import read_pool
+    from pipeline.retrieval.clips import open_pool
+    from pipeline.retrieval.guesses import sure_facts
     from pipeline.retrieval.query import answer_prompt, check_prompt
 
     check_prompt(text, strategy)
     params = replace(project.section("retrieve", RetrieveParams), num_examples=num_examples)
-    columns = ("embed", "ingest", "describe")
-    _check_inputs(project, columns)
-    shards = [task.payload[0] for name in project.corpora() for task in _column_tasks(project, name, columns)]
-    pool = read_pool(shards, read_splits(project.layout.split() / SPLIT_FILE), params.seed)
-    query_D = _embed_prompt(project, text)
+    _check_inputs(project, TEXT_COLUMNS)
+    guessed = sure_facts(guess_untagged(project, params, strategy))
+    pool = open_pool(_pool_source(project, params, TEXT_COLUMNS), guessed)
+    query_D = _embed_texts(project, _find_embedder(project)[0], [text])[0]
     answer = answer_prompt(text, query_D, pool=pool, strategy=strategy, params=pick_params(params))
     write_bytes(out, pretty_json(asdict(answer)))
     print(answer.table())
@@ -307,8 +331,27 @@ def answer_query(project: Project, text: str, *, strategy: str, num_examples: in
         print(f"only {len(answer.examples)} of {num_examples} examples: the pool has no more")
 
 
+def run_strategy(project: Project, strategy: str, corpora: Sequence[str]) -> None:
+    """Rank by one strategy, look for leaks, and report."""
+    from pipeline.retrieval.guesses import GUESSES_FILE, sure_facts, write_guesses
+
+    params = project.section("retrieve", RetrieveParams)
+    _check_inputs(project, TEXT_COLUMNS)  # the report names authors, and is not to fail when all else is done
+    guesses = guess_untagged(project, params, strategy) if not project.dry_run else {}
+    for corpus in corpora:
+        retrieve_corpus(project, corpus, strategy, guessed=sure_facts(guesses))
+    if project.dry_run:
+        return
+    if strategy in READ_FACTS:
+        write_guesses(project.layout.retrieve(strategy, GUESSES_FILE), guesses)
+    audit(project, strategy, corpora)
+    report_strategy(project, strategy)
+
+
 def run(args: argparse.Namespace) -> None:
     """Run the strategies and corpora that the flags and settings name, or answer a prompt."""
+    from pipeline.retrieval.reporting import write_overlap
+
     project = open_project(args)
     params = project.section("retrieve", RetrieveParams)
     if args.query is not None:
@@ -316,15 +359,23 @@ def run(args: argparse.Namespace) -> None:
         out = args.out or project.layout.run("retrieve") / QUERY_FILE
         answer_query(project, args.query, strategy=args.strategy or "semantic", num_examples=num_examples, out=out)
         return
+    if args.facts is not None:
+        sanity = importlib.import_module("pipeline.retrieval.sanity")  # by name: it tells of examples, and makes none
+        print(sanity.write_check(project.layout, project.corpora(), args.facts), end="")
+        return
     if args.k is not None or args.out is not None:
         raise ParamsError("-k and --out: belong to --query; for all clips set retrieve.num_examples")
-    for strategy in [args.strategy] if args.strategy else params.strategies:
-        for corpus in project.corpora(args.corpus):
-            retrieve_corpus(project, corpus, strategy)
-        if not project.dry_run:
-            report_strategy(project, strategy)
-    if not project.dry_run:
-        report_overlap(project)
+    corpora = project.corpora(args.corpus)
+    strategies = [name for name in STRATEGIES if project.layout.shards.joinpath("retrieve", name).is_dir()]
+    strategies = (args.audit and strategies) or params.strategies  # an audit is of what lies there
+    for strategy in [args.strategy] if args.strategy else strategies:
+        if args.audit:
+            audit(project, strategy, corpora)
+        else:
+            run_strategy(project, strategy, corpora)
+    if not project.dry_run and not args.audit:
+        for line in write_overlap(project.layout, STRATEGIES, project.corpora()):
+            print(f"retrieve {line}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -332,7 +383,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = build_parser(__doc__, prog="python -m stages.retrieve")
     parser.add_argument("--strategy", choices=STRATEGIES, help="only this one of retrieve.strategies")
     parser.add_argument("--corpus", help="only this one of `sources`")
-    parser.add_argument("--query", metavar="TEXT", help="print examples for this prompt instead (by semantic)")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--audit", action="store_true", help="only look for leaks in what lies there")
+    only.add_argument("--facts", type=Path, metavar="CSV", help="only compare what lies there with a table of facts")
+    only.add_argument("--query", metavar="TEXT", help="print examples for this prompt instead (by semantic)")
     parser.add_argument("-k", type=int, metavar="N", help="examples for --query (retrieve.num_examples)")
     parser.add_argument("--out", type=Path, help=f"where --query writes its json (ROOT/runs/retrieve/{QUERY_FILE})")
     run_main(run, parser, argv)

@@ -167,26 +167,36 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
     with torch.no_grad():
         for name, value in trainer.trainable.items():
             value.copy_(weights[name])
-    state = trainer.optimiser.state_dict()
-    state["state"] = _nested(load_file(path / MOMENTS_FILE))
+    state = torch.optim.Optimizer.state_dict(trainer.optimiser)
+    state["state"] = _nested(load_file(path / MOMENTS_FILE), counts_in_numbers=trainer.params.optimiser == "adamw8bit")
     trainer.optimiser.load_state_dict(state)
     trainer.position = Position(**json.loads((path / POSITION_FILE).read_text("utf-8")))
 
 
 def _plain(value: Tensor) -> Tensor:
-    return value.detach().cpu().contiguous()
+    import torch
+
+    # A copy: 8-bit moments share one table, and safetensors keeps no two names for one tensor.
+    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def _moments(trainer: Trainer) -> dict[str, Tensor]:
-    state = trainer.optimiser.state_dict()["state"]
-    return {f"{i}.{name}": _plain(value) for i, values in state.items() for name, value in values.items()}
+    import torch
+
+    # The base class's own: bitsandbytes wraps its moments for FSDP. It counts steps in plain numbers, and safetensors
+    # holds tensors alone.
+    state = torch.optim.Optimizer.state_dict(trainer.optimiser)["state"]
+    return {
+        f"{i}.{name}": _plain(torch.as_tensor(value)) for i, values in state.items() for name, value in values.items()
+    }
 
 
-def _nested(flat: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    nested: dict[int, dict[str, Tensor]] = {}
+def _nested(flat: Mapping[str, Tensor], *, counts_in_numbers: bool) -> dict[int, dict[str, Any]]:
+    nested: dict[int, dict[str, Any]] = {}
     for name, value in flat.items():
         number, _, field = name.partition(".")
-        nested.setdefault(int(number), {})[field] = value
+        is_number = counts_in_numbers and field == "step"
+        nested.setdefault(int(number), {})[field] = int(value) if is_number else value
     return nested
 
 

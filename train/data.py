@@ -1,35 +1,24 @@
-"""Packed shards as batches: batch i is a function of (seed, i) alone, so that resuming costs nothing.
+"""Packed shards as episodes, in an order that is a function of the seed; and where chance comes from.
 
-Shape letters: B batch, K codebooks, T frames, S columns.
+Shape letters: K codebooks, T frames, S columns, N examples, D embedding.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pipeline.data.shards import Sample, ShardFile, decode_json, decode_npy
+from pipeline.data.epochs import Plan, planned_sample
+from pipeline.data.reading import LocalShards
+from pipeline.data.shards import Sample, decode_json, decode_npy
 from pipeline.errors import ContractError
-from pipeline.music.sequence import (
-    IGNORED_LABEL,
-    Budget,
-    Columns,
-    LossOn,
-    build_sequence,
-    cut_to_budget,
-    pad_id,
-)
 from train.inputs import label_digest
-from train.params import TrainParams
 
 
 class CodecShape(NamedTuple):
@@ -57,6 +46,10 @@ class Episode:
     """Weights of the codec that made the codes; None where pack did not say."""
     embedder_sha256: str | None = None
     """Weights of the embedder that chose the examples; None where pack did not say."""
+    captions: tuple[str, ...] = ()
+    """All captions of the target."""
+    clap_ND: NDArray[np.float16] | None = None
+    """CLAP's audio embedding of each example, in prompt order."""
 
 
 class PackedShards:
@@ -72,11 +65,9 @@ class PackedShards:
     """
 
     def __init__(self, paths: Sequence[Path], codec: CodecShape, *, limit: int | None = None) -> None:
-        self.shards = [ShardFile(path) for path in paths]
+        self.shards = LocalShards(paths)
         self.codec = codec
-        self._ends = np.cumsum([len(shard) for shard in self.shards])
-        total = int(self._ends[-1]) if len(paths) else 0
-        self._len = total if limit is None else min(limit, total)
+        self._len = len(self.shards) if limit is None else min(limit, len(self.shards))
         if self._len == 0:
             names = ", ".join(map(str, paths)) or "no tar"
             raise ContractError(f"{names}: not one sample; `python -m stages.pack` makes them, its drops say why not")
@@ -85,10 +76,20 @@ class PackedShards:
         return self._len
 
     def __getitem__(self, i: int) -> Episode:
-        shard = int(np.searchsorted(self._ends, i, side="right"))
-        start = self._ends[shard - 1] if shard else 0
-        where = self.shards[shard].path
-        return read_episode(self.shards[shard][i - int(start)], self.codec, where=where)
+        shard, number = self.shards.find(i)
+        return read_episode(self.shards.shard(shard)[number], self.codec, where=self.shards.paths[shard])
+
+    def first_samples(self) -> Iterator[tuple[Path, dict[str, Any], Episode]]:
+        """The first sample of every shard that has one, with its json: what holds for it holds for its shard.
+
+        Raises:
+            ContractError: it is no packed sample, or none of this codec.
+        """
+        for number, entry in enumerate(self.shards.entries):
+            if entry.num_samples:
+                path, sample = self.shards.paths[number], self.shards.shard(number)[0]
+                episode = read_episode(sample, self.codec, where=path)
+                yield path, decode_json(sample.members["json"]), episode
 
     def check_train(self) -> None:
         """Refuse to train on what evaluation will be measured on: a folder of shards holds val and test too.
@@ -96,12 +97,12 @@ class PackedShards:
         Raises:
             ContractError: a shard says that its samples are not of the train split.
         """
-        for shard in self.shards:
-            split = decode_json(shard[0].members["json"]).get("split", "train") if len(shard) else "train"
+        for path, meta, _ in self.first_samples():
+            split = meta.get("split", "train")
             if split != "train":
                 raise ContractError(
-                    f"{shard.path}: holds the split {split}; train on train shards alone: "
-                    f"--shards '{shard.path.parent}/train-*.tar'"
+                    f"{path}: holds the split {split}; train on train shards alone: "
+                    f"--shards '{path.parent}/train-*.tar'"
                 )
 
     def check_codec(self, codec: str) -> None:
@@ -113,11 +114,11 @@ class PackedShards:
         Raises:
             ContractError: another one made them; where pack did not say which, nothing is known against it.
         """
-        for shard in self.shards:
-            made_by = read_episode(shard[0], self.codec, where=shard.path).codec_sha256 if len(shard) else None
+        for path, _, episode in self.first_samples():
+            made_by = episode.codec_sha256
             if made_by not in (None, label_digest(codec)):
                 raise ContractError(
-                    f"{shard.path}: codes of a codec with weights {made_by}, models.codec is {codec}; "
+                    f"{path}: codes of a codec with weights {made_by}, models.codec is {codec}; "
                     "set models.codec to the codec of stages.encode, or encode and pack again"
                 )
 
@@ -126,7 +127,7 @@ def read_episode(sample: Sample, codec: CodecShape, *, where: Path) -> Episode:
     """Decode one packed sample.
 
     Args:
-        sample: members `json`, `target.npy`, `examples.npy`.
+        sample: members `json`, `target.npy`, `examples.npy`, `clap.npy`.
         codec: what the model reads.
         where: the shard, for messages.
 
@@ -138,7 +139,9 @@ def read_episode(sample: Sample, codec: CodecShape, *, where: Path) -> Episode:
         target_KT = decode_npy(sample.members["target.npy"])
         flat_KS = decode_npy(sample.members["examples.npy"])
         lengths = [int(example["num_frames"]) for example in meta["examples"]]
-        caption = meta["captions"][meta["caption_index"]]["text"]
+        captions = tuple(caption["text"] for caption in meta["captions"])
+        caption = captions[meta["caption_index"]]
+        clap_ND = decode_npy(sample.members["clap.npy"])[1:, 1]
         prompts = [*(example["prompt"] for example in meta["examples"]), meta["prompt"]]
         stamp = tuple(meta["codec"][name] for name in CodecShape._fields)
         made_by = {
@@ -154,11 +157,11 @@ def read_episode(sample: Sample, codec: CodecShape, *, where: Path) -> Episode:
             "encode with the codec of models.generator, or change the model"
         )
     frames = [target_KT.shape[-1], *lengths]
-    misfit = flat_KS.shape[-1] != sum(lengths) or min(frames) < 1
+    misfit = flat_KS.shape[-1] != sum(lengths) or min(frames) < 1 or len(clap_ND) != len(lengths)
     if misfit or _out_of_range(target_KT, codec) or _out_of_range(flat_KS, codec):
         raise ContractError(f"{where}: codes of {sample.key} do not fit its json; pack it again")
     examples_KT = np.split(flat_KS, np.cumsum(lengths)[:-1], axis=1) if lengths else []
-    return Episode(sample.key, caption, target_KT, examples_KT, prompts, **made_by)
+    return Episode(sample.key, caption, target_KT, examples_KT, prompts, captions=captions, clap_ND=clap_ND, **made_by)
 
 
 def _out_of_range(codes_KT: NDArray[Any], codec: CodecShape) -> bool:
@@ -167,123 +170,12 @@ def _out_of_range(codes_KT: NDArray[Any], codec: CodecShape) -> bool:
     return wrong_shape or (codes_KT.size > 0 and int(codes_KT.max()) >= codec.codebook_size)
 
 
-@lru_cache(maxsize=2)
-def epoch_order(seed: int, epoch: int, num_samples: int) -> NDArray[np.int64]:
-    """Order of the samples in one epoch; every sample once."""
-    return np.random.default_rng([seed, epoch]).permutation(num_samples)
-
-
 def sample_at(position: int, num_samples: int, seed: int) -> int:
-    """Index of the sample at a position of the endless sequence of epochs."""
-    epoch, offset = divmod(position, num_samples)
-    return int(epoch_order(seed, epoch, num_samples)[offset])
+    """Index of the sample at a position of the endless sequence of exact epochs."""
+    return planned_sample(Plan(seed=seed), position, num_samples)
 
 
 def key_random(seed: int, step: int, key: str) -> np.random.Generator:
     """Random numbers that depend on seed, step and key, and on nothing else."""
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return np.random.default_rng([seed, step, int.from_bytes(digest, "big")])
-
-
-def nearest_examples(episode: Episode, num_examples: int) -> Episode:
-    """Keep the nearest examples, in prompt order; all where there are fewer."""
-    first = max(0, len(episode.examples_KT) - num_examples)
-    return replace(episode, examples_KT=episode.examples_KT[first:], prompts=episode.prompts[first:])
-
-
-def null_episode(episode: Episode) -> Episode:
-    """The target alone, without text: what guidance subtracts."""
-    return replace(episode, examples_KT=[], prompts=[None])
-
-
-def fit_episode(episode: Episode, budget: Budget) -> Episode:
-    """Cut an episode to its budgets."""
-    examples_KT, target_KT = cut_to_budget(episode.examples_KT, episode.target_KT, budget)
-    kept = replace(episode, examples_KT=examples_KT, target_KT=target_KT)
-    return replace(kept, prompts=episode.prompts[len(episode.examples_KT) - len(examples_KT) :])
-
-
-def blank_examples(episode: Episode, codebook_size: int) -> Episode:
-    """Replace all codes of the examples by the pad id."""
-    blank = [np.full_like(codes, pad_id(codebook_size)) for codes in episode.examples_KT]
-    return replace(episode, examples_KT=blank)
-
-
-def swap_captions(episode: Episode) -> Episode | None:
-    """Give each example the prompt of the next one, so that no prompt stands at its own audio.
-
-    Returns:
-        None where that changes nothing: fewer than two examples, or equal prompts.
-    """
-    *prompts, own = episode.prompts
-    swapped = prompts[1:] + prompts[:1]
-    return None if swapped == prompts else replace(episode, prompts=[*swapped, own])
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Episodes as tensors, padded at the end to the longest."""
-
-    keys: list[str]
-    inputs_BKS: Tensor
-    labels_BKS: Tensor
-    segments_BS: Tensor
-    prompts: list[list[str | None]]
-    num_columns: int
-    """Columns of all episodes, padding not counted."""
-    num_codes: int
-    """Codes that the loss counts."""
-
-    def to(self, device: torch.device) -> Batch:
-        """Move the tensors."""
-        inputs, labels, segments = (x.to(device) for x in (self.inputs_BKS, self.labels_BKS, self.segments_BS))
-        return replace(self, inputs_BKS=inputs, labels_BKS=labels, segments_BS=segments)
-
-
-def collate(episodes: Sequence[Episode], *, codebook_size: int, loss_on: LossOn = "target") -> Batch:
-    """Build the columns of episodes that fit their budgets, and pad them.
-
-    Padding comes last, where causal attention hides it from every column, and is never a label. It bears the
-    target's segment, so that its own rows of the text mask are not empty.
-    """
-    built: list[Columns] = [
-        build_sequence(e.examples_KT, e.target_KT, codebook_size=codebook_size, loss_on=loss_on) for e in episodes
-    ]
-    longest = max(columns.inputs_KS.shape[1] for columns in built)
-    shape = (len(built), built[0].inputs_KS.shape[0], longest)
-    inputs_BKS = np.full(shape, pad_id(codebook_size))
-    labels_BKS = np.full(shape, IGNORED_LABEL)
-    segments_BS = np.empty((len(built), longest), dtype=np.int64)
-    for b, columns in enumerate(built):
-        size = columns.inputs_KS.shape[1]
-        inputs_BKS[b, :, :size] = columns.inputs_KS
-        labels_BKS[b, :, :size] = columns.labels_KS
-        segments_BS[b] = columns.segments_S[-1]
-        segments_BS[b, :size] = columns.segments_S[:-1]
-    return Batch(
-        keys=[e.key for e in episodes],
-        inputs_BKS=torch.from_numpy(inputs_BKS),
-        labels_BKS=torch.from_numpy(labels_BKS),
-        segments_BS=torch.from_numpy(segments_BS),
-        prompts=[e.prompts for e in episodes],
-        num_columns=sum(columns.inputs_KS.shape[1] for columns in built),
-        num_codes=sum(int(columns.label_mask_KS.sum()) for columns in built),
-    )
-
-
-def train_batch(shards: PackedShards, i: int, params: TrainParams, *, codebook_size: int) -> Batch:
-    """Batch i of the run: exact epochs, one after another; the same whatever was drawn before."""
-    positions = range(i * params.batch_size, (i + 1) * params.batch_size)
-    episodes = [shards[sample_at(position, len(shards), params.seed)] for position in positions]
-    drawn = [draw_context(episode, i, params) for episode in episodes]
-    return collate(drawn, codebook_size=codebook_size, loss_on=params.loss_on)
-
-
-def draw_context(episode: Episode, i: int, params: TrainParams) -> Episode:
-    """Choose how much context an episode shows in batch i, and cut it to the budgets."""
-    random = key_random(params.seed, i, episode.key)
-    counts = (params.num_examples,) if isinstance(params.num_examples, int) else params.num_examples
-    count = counts[int(random.integers(len(counts)))]
-    if random.random() < params.null_share:
-        return fit_episode(null_episode(episode), params.budget)
-    return fit_episode(nearest_examples(episode, count), params.budget)

@@ -7,7 +7,7 @@ under four conditions, with the trained model and with the base model, and compa
     with_examples      the context as trained
     without_examples   the target's caption alone
     captions_swapped   every example bears another one's caption: worse only if captions are read
-    examples_blanked   the examples' captions stay, their codes are gone
+    examples_blanked   the examples' captions stay, their codes and CLAP vectors are gone
 
 With --generated, the CLAP score of that audio, between the score of the real target and that of shuffled captions;
 `circular` says whether the same CLAP chose the examples (null: pack does not tell).
@@ -36,6 +36,7 @@ from pipeline.models.places import ModelsParams, Port
 from train import checkpoint
 from train.inputs import SHARDS_HELP, Inputs, read_inputs
 from train.params import EvaluateParams, TrainParams
+from train.variants import check_num_examples
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -130,12 +131,15 @@ def evaluate(folder: Path, *, job: Job, identity: Mapping[str, Any]) -> None:
     from train.data import PackedShards
     from train.icl.adapter import load_trained
     from train.icl.model import load_model
+    from train.stamps import check_clap_vectors
 
     params, inputs = job.params, job.inputs
+    check_num_examples("evaluate", params.num_examples, inputs.run.params)
     source, device = inputs.sources["generator"], inputs.device
     torch.set_num_threads(params.threads)
     base = load_model(source, params=inputs.run.params, device=device)
     shards = PackedShards(inputs.paths, base.codec, limit=inputs.limit)
+    check_clap_vectors(shards, inputs.run.params)
     if job.generated:
         shards.check_codec(inputs.labels["codec"])
     contexts = conditions(shards, params, inputs.run.params)
@@ -153,8 +157,12 @@ def evaluate(folder: Path, *, job: Job, identity: Mapping[str, Any]) -> None:
 def _clap_section(generated: Path, inputs: Inputs, shards: PackedShards, *, seed: int) -> dict[str, Any]:
     from pipeline.models.clap import load_embedder
     from pipeline.models.codec import load_codec
+    from train.stamps import tell_of_golden
 
     codec = load_codec(inputs.sources["codec"], device=inputs.device)
+    told = tell_of_golden(shards, codec.stamp)
+    if told:
+        print(told, file=sys.stderr)
     embedder = load_embedder(inputs.sources["embedder"], device=inputs.device)
     episodes = [shards[i] for i in range(len(shards))]
     return clap_scores(generated, episodes, codec=codec, embedder=embedder, seed=seed)
@@ -164,17 +172,18 @@ def conditions(
     shards: PackedShards, params: EvaluateParams, trained: TrainParams
 ) -> dict[str, dict[str, Episode | None]]:
     """Every target under every condition, by key; None where a condition changes nothing."""
-    from train.data import blank_examples, fit_episode, nearest_examples, swap_captions
+    from train.augment import blank_examples, nearest_examples, plain_context, swap_captions
 
     by_key: dict[str, dict[str, Episode | None]] = {}
     for i in range(len(shards)):
-        context = fit_episode(nearest_examples(shards[i], params.num_examples), trained.budget)
+        context = plain_context(shards[i], params.num_examples, trained)
         has_examples = bool(context.examples_KT)
+        can_blank = has_examples and trained.representation != "text"
         by_key[context.key] = {
             "with_examples": context if has_examples else None,
             "without_examples": nearest_examples(context, 0),
             "captions_swapped": swap_captions(context),
-            "examples_blanked": blank_examples(context, shards.codec.codebook_size) if has_examples else None,
+            "examples_blanked": blank_examples(context, shards.codec.codebook_size) if can_blank else None,
         }
     return by_key
 

@@ -24,15 +24,16 @@ from pipeline.models.places import ModelsParams
 from train import checkpoint
 from train.inputs import SHARDS_HELP, Inputs, read_inputs
 from train.params import GenerateParams
+from train.variants import check_num_examples
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from pipeline.models.base import Codec
-    from pipeline.music.sequence import Budget
     from train.data import Episode, PackedShards
     from train.icl.model import IclModel
+    from train.params import TrainParams
 
 MADE_BY = "train.generate"
 
@@ -78,15 +79,39 @@ def generate(folder: Path, *, params: GenerateParams, inputs: Inputs, identity: 
     from pipeline.models.codec import load_codec
     from train.data import PackedShards
     from train.icl.adapter import load_trained
+    from train.stamps import check_clap_vectors, tell_of_golden
 
+    check_num_examples("generate", params.num_examples, inputs.run.params)
     torch.set_num_threads(params.threads)
     model = load_trained(inputs.run, inputs.sources["generator"], device=inputs.device)
     codec = load_codec(inputs.sources["codec"], device=inputs.device)
     _check_shape(model, codec)
     shards = PackedShards(inputs.paths, model.codec, limit=inputs.limit)
     shards.check_codec(inputs.labels["codec"])
-    write_samples(model, codec, shards, folder=folder, params=params, budget=inputs.run.params.budget)
+    check_clap_vectors(shards, inputs.run.params)
+    for line in filter(None, [tell_of_golden(shards, codec.stamp), *untrained_branches(params, inputs.run.params)]):
+        print(line, file=sys.stderr)
+    write_samples(model, codec, shards, folder=folder, params=params)
     checkpoint.write_settings(folder, MADE_BY, identity)
+
+
+def untrained_branches(params: GenerateParams, trained: TrainParams) -> list[str]:
+    """A line for every branch that guidance subtracts and that the run never saw."""
+    zero_shot = 0 in ([trained.num_examples] if isinstance(trained.num_examples, int) else trained.num_examples)
+    asked = {
+        "guidance_scale": (params.guidance_scale != 1, "null_share", trained.null_share > 0),
+        "examples_guidance": (
+            params.examples_guidance > 0,
+            "no_examples_share",
+            trained.no_examples_share > 0 or zero_shot,
+        ),
+        "text_guidance": (params.text_guidance > 0, "no_text_share", trained.no_text_share > 0),
+    }
+    return [
+        f"generate.{name}: train.{share} was 0, so the run never saw what is subtracted here"
+        for name, (used, share, seen) in asked.items()
+        if used and not seen
+    ]
 
 
 def _check_shape(model: IclModel, codec: Codec) -> None:
@@ -97,24 +122,15 @@ def _check_shape(model: IclModel, codec: Codec) -> None:
         )
 
 
-def write_samples(
-    model: IclModel,
-    codec: Codec,
-    shards: PackedShards,
-    *,
-    folder: Path,
-    params: GenerateParams,
-    budget: Budget,
-) -> None:
+def write_samples(model: IclModel, codec: Codec, shards: PackedShards, *, folder: Path, params: GenerateParams) -> None:
     """Generate and write all samples.
 
     Args:
-        model: in eval mode.
+        model: in eval mode; it reads sequences as the training did.
         codec: turns codes into audio.
         shards: where prompts and examples come from.
         folder: gets samples/<key>.wav and samples.jsonl.
         params: how to sample; each target draws from (seed, key), whatever came before it.
-        budget: limits of the context, those of the training.
     """
     import soundfile
 
@@ -124,7 +140,7 @@ def write_samples(
     (folder / "samples").mkdir(parents=True)
     lines: list[bytes] = []
     for i in progress(range(len(shards)), total=len(shards), desc="generate", unit="sample"):
-        codes_KT, line = generate_one(model, shards[i], params=params, budget=budget)
+        codes_KT, line = generate_one(model, shards[i], params)
         path = folder / "samples" / f"{line['key']}.wav"
         soundfile.write(path, quantise(codec.decode(codes_KT)), codec.sample_rate_hz, subtype="PCM_16")
         lines.append(encode_json(line) + b"\n")
@@ -132,23 +148,24 @@ def write_samples(
 
 
 def generate_one(
-    model: IclModel, episode: Episode, *, params: GenerateParams, budget: Budget
+    model: IclModel, episode: Episode, params: GenerateParams
 ) -> tuple[NDArray[np.uint16], dict[str, Any]]:
     """Generate the codes of one target, and the line that samples.jsonl tells of it."""
-    from train.data import fit_episode, key_random, nearest_examples
+    from train.augment import plain_context
+    from train.data import key_random
     from train.icl.decode import Sampling, generate_codes
 
-    context = fit_episode(nearest_examples(episode, params.num_examples), budget)
+    context = plain_context(episode, params.num_examples, model.params)
     sampling = Sampling(
         temperature=params.temperature,
         top_k=params.top_k,
         guidance_scale=params.guidance_scale,
+        examples_guidance=params.examples_guidance,
+        text_guidance=params.text_guidance,
         seed=int(key_random(params.seed, 0, episode.key).integers(2**63)),
     )
     num_frames = min(params.max_frames, context.target_KT.shape[1])
-    codes_KT = generate_codes(
-        model, context.examples_KT, prompts=context.prompts, num_frames=num_frames, sampling=sampling
-    )
+    codes_KT = generate_codes(model, context, num_frames=num_frames, sampling=sampling)
     line = {"key": episode.key, "prompt": episode.prompts[-1], "num_examples": len(context.examples_KT)}
     return codes_KT, {**line, "num_frames": num_frames}
 

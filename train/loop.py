@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from pipeline.data.storage import sync, write_bytes
 from pipeline.engine.progress import progress
 from pipeline.errors import ContractError
-from train.data import Batch
+from train.icl.batches import Batch
+from train.optimisers import make_optimiser, next_scale
 from train.params import TrainParams
 
 
@@ -40,6 +41,11 @@ class TrainedModel(Protocol):
         """Turn dropout on or off."""
         ...
 
+    @property
+    def precision(self) -> torch.dtype:
+        """Of its matrix products."""
+        ...
+
 
 @dataclass(slots=True)
 class Position:
@@ -53,6 +59,8 @@ class Position:
     """Of these, the ones at the end of what was done."""
     num_codes: int = 0
     """Codes that the loss counted so far."""
+    loss_scale: float = 1024.0
+    """What float16's loss is multiplied by before its gradients are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +101,20 @@ class Trainer:
         self.params = params
         self.position = Position()
         self._loss_of = loss_of
-        self.optimiser = torch.optim.AdamW(_groups(self.trainable, params.weight_decay), lr=params.learning_rate)
+        self.optimiser = make_optimiser(self.trainable, params)
 
     def step(self, batches: Sequence[Batch]) -> StepResult:
         """Take one optimiser step on the mean loss of the batches; skip it where that is not finite."""
         seed_step(self.params.seed, self.position.step)
         self.optimiser.zero_grad(set_to_none=True)
+        scale = self.position.loss_scale if self.model.precision == torch.float16 else 1.0
         total = 0.0
         for batch in batches:
-            loss = self._loss_of(batch.to(self.model.device)) / len(batches)
-            loss.backward()
-            total += loss.item()
+            for part in batch.split(self.params.max_batch_columns):
+                loss = self._loss_of(part.to(self.model.device)) / len(batches)
+                (loss * scale).backward()
+                total += loss.item()
+        self._unscale(scale)
         norm = nn.utils.clip_grad_norm_(list(self.trainable.values()), self.params.max_grad_norm).item()
         result = StepResult(total, norm, sum(b.num_columns for b in batches), sum(b.num_codes for b in batches))
         if result.finite:
@@ -113,9 +124,18 @@ class Trainer:
         self._advance(result)
         return result
 
+    def _unscale(self, scale: float) -> None:
+        if scale != 1.0:
+            for value in self.trainable.values():
+                if value.grad is not None:
+                    value.grad.div_(scale)
+
     def _advance(self, result: StepResult) -> None:
         position = self.position
         position.step += 1
+        if self.model.precision == torch.float16:
+            num_good = position.step - position.num_bad_steps
+            position.loss_scale = next_scale(position.loss_scale, is_finite=result.finite, num_good_steps=num_good)
         position.num_codes += result.num_codes
         if result.finite:
             position.num_bad_in_a_row = 0
@@ -127,14 +147,6 @@ class Trainer:
                 f"step {position.step}: loss or gradient not finite {position.num_bad_in_a_row} steps in a row; "
                 "lower train.learning_rate, or set train.warmup_steps; the last checkpoint is kept"
             )
-
-
-def _groups(trainable: Mapping[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    decayed = {name for name, value in trainable.items() if value.ndim >= 2 and "embed_tokens" not in name}
-    return [
-        {"params": [trainable[name] for name in trainable if name in decayed], "weight_decay": weight_decay},
-        {"params": [trainable[name] for name in trainable if name not in decayed], "weight_decay": 0.0},
-    ]
 
 
 def learning_rate_at(step: int, params: TrainParams) -> float:

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.errors import ParamsError
-from pipeline.music.sequence import Budget, LossOn
+from pipeline.music.sequence import Budget, Format, LossOn, Representation, Separator, TextPlacement
+from train.variants import refuse_nonsense
 
 LORA_TARGETS = {
     "attention": r"decoder\..*\.(self_attn|encoder_attn)\.(q_proj|k_proj|v_proj|out_proj)",
     "all": r"decoder\..*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)",
 }
-FLUSH_COLUMNS = 16
-"""Columns kept free for the end of a target's delay pattern, one fewer than codebooks; no MusicGen needs more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +22,7 @@ class TrainParams:
     """Section `train` of params.yaml."""
 
     seed: int = 0
-    """Fixes the order of samples, the number of examples, dropout and the adapter's first weights."""
+    """Fixes the order of samples, all that is drawn of an episode, dropout and the adapter's first weights."""
     steps: int = 1000
     """Optimiser steps."""
     batch_size: int = 8
@@ -56,16 +55,43 @@ class TrainParams:
 
     num_examples: int | tuple[int, ...] = (0, 1, 2, 3)
     """Examples per episode: one number, or a list that each episode draws from by (seed, step, key)."""
-    separator: Literal["learned"] = "learned"
-    """What stands between segments: a column with a row of its own in every codebook's embedding."""
-    text_placement: Literal["cross"] = "cross"
-    """Captions are read through cross-attention."""
-    cross_attention: Literal["block"] = "block"
-    """Columns of a segment see the text of that segment alone."""
+    order: Literal["nearest_last", "nearest_first", "shuffled"] = "nearest_last"
+    """Order of the examples; `shuffled` draws by (seed, step, key)."""
+    separator: Separator = "learned"
+    """What stands between segments: nothing (`none`), a column of pads (`pad`), a column with a row of its own in
+    every codebook's embedding (`learned`), or one made from the text encoder's states of a few words (`text`)."""
+    text_placement: TextPlacement = "cross"
+    """Captions are read through cross-attention, or `inline`: their states, projected, are columns before their
+    segment, and cross-attention is not used."""
+    cross_attention: Literal["block", "full"] = "block"
+    """`block`: columns of a segment see the text of that segment alone. `full`: all columns see all texts."""
+    segment_vectors: Literal["learned", "none"] = "learned"
+    """Whether `full` marks each text by a vector that tells its segment; `none` is blind to order, a control."""
+    representation: Representation = "codes"
+    """How examples are shown beside their captions: `codes`, `clap` (their CLAP audio vectors, projected to encoder
+    states), `both`, or `text` (not at all: the baseline that any claim must beat)."""
+    example_codebooks: int | None = None
+    """Codebooks of the examples that are shown, the first ones, the rest filled with the pad id; null shows all."""
+    clap_dim: int = 512
+    """Width of the CLAP vectors in the shards."""
+    clap_states: int = 4
+    """Encoder states that a CLAP vector is projected to."""
+    caption: Literal["packed", "any"] = "packed"
+    """The target's caption: the one that its examples were sought with, or any of its captions."""
+    example_crop: Literal["start", "random"] = "start"
+    """Which max_example_frames of a longer example are shown; for choice, pack.max_example_frames must be larger."""
     loss_on: LossOn = "target"
     """Codes that count: the target's, or the examples' too."""
     null_share: float = 0.0
-    """Share of episodes without examples and text: the branch that guidance subtracts."""
+    """Share of episodes without examples and text: the branch that generate.guidance_scale subtracts."""
+    no_examples_share: float = 0.0
+    """Share of episodes with the target's text alone: the branch that generate.examples_guidance subtracts."""
+    no_text_share: float = 0.0
+    """Share of episodes whose target has no text, after all its examples: that of generate.text_guidance."""
+    bucket_batches: int = 1
+    """Batches whose episodes are dealt out by length, so that less is padded; 1 keeps the drawn order."""
+    max_batch_columns: int = 0
+    """Columns of one forward pass, padding counted; a batch with more is run in parts. 0: no limit."""
     max_text_tokens: int = 128
     """Prompts are cut after this many tokens."""
     max_example_frames: int = 480
@@ -73,10 +99,16 @@ class TrainParams:
     max_target_frames: int = 500
     """Targets are cut after this many codec frames."""
     max_total_columns: int = 3000
-    """Codes, flush and separators; the farthest examples are dropped until an episode fits."""
+    """Codes, flush, separators and room for inline text; the farthest examples go until an episode fits."""
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bfloat16 autocast on a GPU that has it, float32 elsewhere. Weights stay float32."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of matrix products. `auto`: bfloat16 on a GPU that has it, else float16 with a scaler; float32 on the CPU."""
+    base_weights: Literal["fp32", "bf16", "nf4"] = "fp32"
+    """How the frozen weights are kept: nf4 is QLoRA's 4 bits (bitsandbytes). What is trained stays float32."""
+    optimiser: Literal["adamw", "adamw8bit", "adafactor"] = "adamw"
+    """adamw8bit keeps its moments in 8 bits (bitsandbytes), adafactor as sums over rows and columns."""
+    gradient_checkpointing: bool = False
+    """Layers are computed again in the backward pass: a third slower, and memory no longer grows with their number."""
     threads: int = 1
     """Threads of torch on the CPU. More of them can change last bits, and are slower on busy cores."""
     validate_every_steps: int = 0
@@ -94,15 +126,17 @@ class TrainParams:
         positive = ("steps", "batch_size", "accumulate", "learning_rate", "max_grad_norm", "max_bad_steps")
         positive += ("lora_rank", "max_text_tokens", "max_example_frames", "max_target_frames", "threads")
         positive += ("log_every_steps", "checkpoint_every_steps", "keep_checkpoints", "validation_batches")
-        _check("train", self, above_zero=positive, shares=("null_share", "lora_dropout"))
+        positive += ("clap_dim", "clap_states", "bucket_batches")
+        shares = ("null_share", "no_examples_share", "no_text_share", "lora_dropout")
+        _check("train", self, above_zero=positive, from_zero=("max_batch_columns",), shares=shares)
         counts = [self.num_examples] if isinstance(self.num_examples, int) else list(self.num_examples)
         if not counts or min(counts) < 0:
             raise ParamsError(f"train.num_examples: needs a number from 0 on, or a list of them, not {counts}")
-        if self.max_target_frames + FLUSH_COLUMNS > self.max_total_columns:
-            raise ParamsError(
-                f"train.max_target_frames ({self.max_target_frames}) and {FLUSH_COLUMNS} columns of flush "
-                f"do not fit train.max_total_columns ({self.max_total_columns}); lower the one or raise the other"
-            )
+        refuse_nonsense(self)
+        if self.base_weights != "fp32" and self.method == "full":
+            raise ParamsError(f"train.base_weights {self.base_weights}: only frozen weights can be kept so; use lora")
+        if self.base_weights != "fp32" and self.precision == "fp32":
+            raise ParamsError(f"train.base_weights {self.base_weights} needs train.precision bf16 or fp16")
         try:
             re.compile(self.lora_pattern)
         except re.error as error:
@@ -114,9 +148,29 @@ class TrainParams:
         return Budget(self.max_example_frames, self.max_target_frames, self.max_total_columns)
 
     @property
+    def most_examples(self) -> int:
+        """The most examples that training may show."""
+        return self.num_examples if isinstance(self.num_examples, int) else max(self.num_examples)
+
+    @property
+    def trains_separator(self) -> bool:
+        """Whether a row for the separator is learned, which is of no use where none is ever shown."""
+        return self.separator == "learned" and self.form.has_separators and self.most_examples > 0
+
+    @property
+    def form(self) -> Format:
+        """How an episode is laid out; before a segment with inline text, room for the longest prompt is kept."""
+        inline = self.text_placement == "inline"
+        form = Format(self.separator, self.representation, self.text_placement, self.example_codebooks)
+        clap = self.clap_states if form.shows_clap else 0
+        return form._replace(state_columns=self.max_text_tokens + clap if inline else 0)
+
+    @property
     def lora_pattern(self) -> str:
         """Regular expression over the names of the modules that get an adapter."""
-        return LORA_TARGETS.get(self.lora_targets, self.lora_targets)
+        pattern = LORA_TARGETS.get(self.lora_targets, self.lora_targets)
+        # Inline text leaves cross-attention unused: an adapter there would never get a gradient.
+        return rf"(?!.*encoder_attn)(?:{pattern})" if self.text_placement == "inline" else pattern
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,13 +189,16 @@ class GenerateParams:
     """Codes to sample from, 0 for all. MusicGen's default."""
     guidance_scale: float = 1.0
     """1 is no guidance; above it, logits move away from the null branch, which train.null_share trains."""
+    examples_guidance: float = 0.0
+    """Above 0, logits also move away from those without examples, which train.no_examples_share trains."""
+    text_guidance: float = 0.0
+    """Above 0, logits also move away from those without the target's text, which train.no_text_share trains."""
     threads: int = 1
     """Threads of torch on the CPU."""
 
     def __post_init__(self) -> None:
-        _check(
-            "generate", self, above_zero=("max_frames", "threads"), from_zero=("num_examples", "temperature", "top_k")
-        )
+        from_zero = ("num_examples", "temperature", "top_k", "guidance_scale", "examples_guidance", "text_guidance")
+        _check("generate", self, above_zero=("max_frames", "threads"), from_zero=from_zero)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,8 +237,3 @@ def _check(
     for field in shares:
         if not 0 <= getattr(params, field) < 1:
             raise ParamsError(f"{name}.{field}: must be at least 0 and below 1, not {getattr(params, field)}")
-
-
-def most_examples(params: TrainParams) -> int:
-    """The most examples that training may show."""
-    return params.num_examples if isinstance(params.num_examples, int) else max(params.num_examples)

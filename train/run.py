@@ -23,12 +23,14 @@ from pipeline.models.base import choose_device, find_checkpoint
 from pipeline.models.places import ModelsParams, place
 from train import checkpoint
 from train.inputs import SHARDS_HELP, find_shards, model_label
-from train.params import TrainParams, most_examples
+from train.params import TrainParams
+from train.variants import tell_of_length
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from train.data import Batch, PackedShards
+    from train.data import PackedShards
+    from train.icl.batches import Batch
     from train.icl.model import IclModel
     from train.loop import Hooks, Trainer
 
@@ -127,6 +129,7 @@ def train(job: Job, folder: Path, final: Path) -> None:
     from train.icl.adapter import make_trainable
     from train.icl.loss import mean_loss
     from train.icl.model import load_model
+    from train.icl.recompute import recompute_layers
     from train.loop import Trainer, run_loop
 
     params = job.params
@@ -134,10 +137,10 @@ def train(job: Job, folder: Path, final: Path) -> None:
     model = load_model(str(job.base), params=params, device=job.device)
 
     def loss_of(batch: Batch) -> Tensor:
-        logits_BKSV = model.logits(batch.inputs_BKS, batch.segments_BS, batch.prompts)
-        return mean_loss(logits_BKSV, batch.labels_BKS)
+        return mean_loss(model.logits(batch), batch.labels_BKS, batch.counts_K)
 
     trainer = Trainer(model, make_trainable(model, params), loss_of=loss_of, params=params)
+    recompute_layers(model.network, params.gradient_checkpointing)
     hooks = _hooks(job, model, trainer, folder / "checkpoints")
     for path in checkpoint.list_checkpoints(folder / "checkpoints")[-1:]:
         checkpoint.load_checkpoint(path, trainer)
@@ -150,17 +153,24 @@ def train(job: Job, folder: Path, final: Path) -> None:
 
 
 def _hooks(job: Job, model: IclModel, trainer: Trainer, checkpoints: Path) -> Hooks:
-    from train.data import PackedShards, train_batch
+    from train.data import PackedShards
+    from train.icl import batches
     from train.loop import Hooks
+    from train.stamps import check_clap_vectors, check_one_codec
 
     params, size = job.params, model.codec.codebook_size
     shards = PackedShards(job.train_paths, model.codec, limit=job.limit)
     shards.check_train()
+    check_one_codec(shards)
+    check_clap_vectors(shards, params)
     _tell_of_few_examples(shards, params)
+    told = tell_of_length(params, model.codec.num_codebooks)
+    if told:
+        print(told, file=sys.stderr)
     has_val = _has_validation(job.val_paths)
     val = PackedShards(job.val_paths, model.codec, limit=job.limit) if has_val else None
     return Hooks(
-        batch=lambda i: train_batch(shards, i, params, codebook_size=size),
+        batch=lambda i: batches.train_batch(shards, i, params, codebook_size=size),
         validate=lambda: validate(model, val, params) if val else {},
         save=lambda: checkpoint.save_checkpoint(checkpoints, trainer, keep=params.keep_checkpoints),
     )
@@ -168,9 +178,9 @@ def _hooks(job: Job, model: IclModel, trainer: Trainer, checkpoints: Path) -> Ho
 
 def _tell_of_few_examples(shards: PackedShards, params: TrainParams) -> None:
     num_packed = max(len(shards[i].examples_KT) for i in range(min(NUM_PROBED, len(shards))))
-    if most_examples(params) > num_packed:
+    if params.most_examples > num_packed:
         print(
-            f"train.num_examples asks for {most_examples(params)}, these shards hold at most {num_packed}: episodes "
+            f"train.num_examples asks for {params.most_examples}, these shards hold at most {num_packed}: episodes "
             "show what there is; for more, raise pack.num_examples and pack again",
             file=sys.stderr,
         )
@@ -185,12 +195,11 @@ def _has_validation(paths: Sequence[Path]) -> bool:
 
 def validate(model: IclModel, shards: PackedShards, params: TrainParams) -> dict[str, Any]:
     """Mean loss of the first validation episodes, with all the examples that training may show."""
-    from train.data import fit_episode, nearest_examples
+    from train.augment import plain_context
     from train.icl.loss import mean_nll
 
     num_episodes = min(len(shards), params.validation_batches * params.batch_size)
-    contexts = (nearest_examples(shards[i], most_examples(params)) for i in range(num_episodes))
-    episodes = [fit_episode(context, params.budget) for context in contexts]
+    episodes = [plain_context(shards[i], params.most_examples, params) for i in range(num_episodes)]
     nll_B = mean_nll(model, episodes, batch_size=params.batch_size)
     return {"validation_loss": sum(nll_B) / num_episodes, "num_validation_episodes": num_episodes}
 
@@ -225,7 +234,9 @@ def _card(job: Job, metrics: Mapping[str, Any]) -> str:
             f"- base model: {job.base_label}",
             f"- steps: {metrics['step']} of {params.batch_size * params.accumulate} episodes, "
             f"{metrics['num_bad_steps']} skipped",
-            f"- examples per episode: {params.num_examples}; loss on: {params.loss_on}",
+            f"- examples per episode: {params.num_examples}, {params.order}; loss on: {params.loss_on}",
+            f"- sequence: examples as {params.representation}, captions {params.text_placement} "
+            f"({params.cross_attention}), separator {params.separator}",
             f"- trained parameters: {metrics['num_trained_parameters']:,}",
             f"- last training loss: {metrics['train']['loss']} nats per code; validation: {validation}",
             "",

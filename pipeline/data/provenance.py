@@ -162,9 +162,13 @@ def check_parents(made: Path, parents: Mapping[str, str], *, stage: str) -> None
         stage: the command that makes it.
 
     Raises:
-        ContractError: a parent was made anew since.
+        ContractError: a parent was made anew since, or nobody can tell.
     """
-    known: dict[str, str] = (json.loads(made.read_bytes()) if made.is_file() else read_manifest(made))["parents"]
+    try:
+        is_file = made.is_file() or made.suffix == ".json"
+        known: dict[str, str] = dict((json.loads(made.read_bytes()) if is_file else read_manifest(made))["parents"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ContractError(f"{made}: cannot be read ({error!r}); run `{stage}` first") from None
     for name, digest in parents.items():
         if known.get(name) != digest:
             raise ContractError(f"{made}: was made from another {name} than lies there now; run `{stage}` again")

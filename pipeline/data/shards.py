@@ -10,12 +10,12 @@ import hashlib
 import io
 import json
 import math
-import mmap
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,13 +23,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.foreign_tars import list_members, map_file
+from pipeline.data.spans import ABSENT, Span, Spans, by_member, check_spans, checksums
 from pipeline.data.storage import atomic_path, write_bytes
 from pipeline.errors import ContractError, ParamsError
 
 INDEX_NAME = "index.json"
 INDEX_SCHEMA = 1
 TAR_BLOCK_BYTES = 512
-ABSENT = -1
+KEY_AND_NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
+"""How WebDataset reads a member's path: the key ends at the first dot of the file's name."""
+META = re.compile(r"__[^/]*__(/|$)")
+"""Members that WebDataset keeps for itself, and hands to nobody."""
+STREAM = re.compile(r"(pipe:|-$|[a-z][a-z0-9+.-]*://)")
+"""What only stock webdataset opens: a command, standard input, or the address of an object store."""
 
 
 class Sample(NamedTuple):
@@ -52,6 +59,9 @@ class ShardEntry:
     keys: list[str]
     members: dict[str, list[int]]
     """Per member name: offset and size of sample 0, of sample 1, ...; -1 where a sample lacks the member."""
+    crc32: dict[str, str] = field(default_factory=dict[str, str])
+    """Per member name: CRC-32 of sample 0, of sample 1, ..., each as eight hex digits. The SHA-256 tells that a shard
+    is damaged, these tell where. Empty where only headers were scanned."""
 
 
 def encode_json(value: Any) -> bytes:
@@ -148,7 +158,7 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> ShardEntry:
         ContractError: a key twice, a key with a dot, or a sample without members.
     """
     keys: list[str] = []
-    spans: list[dict[str, tuple[int, int]]] = []
+    spans: list[Spans] = []
     with atomic_path(path) as temporary:
         with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
             for sample in samples:
@@ -160,13 +170,13 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> ShardEntry:
         if len(set(keys)) != len(keys):
             twice = sorted({key for key in keys if keys.count(key) > 1})[0]
             raise ContractError(f"{path.name}: key {twice!r} comes twice; keys must be unique in a shard")
-    return ShardEntry(path.name, len(keys), num_bytes, sha256, keys, _by_member(spans))
+    return ShardEntry(path.name, len(keys), num_bytes, sha256, keys, by_member(spans), checksums(spans))
 
 
-def _add_sample(tar: tarfile.TarFile, sample: Sample) -> dict[str, tuple[int, int]]:
+def _add_sample(tar: tarfile.TarFile, sample: Sample) -> Spans:
     if not sample.members or "." in sample.key or "/" in sample.key:
         raise ContractError(f"key {sample.key!r}: a sample needs members, and a key without dots or slashes")
-    spans: dict[str, tuple[int, int]] = {}
+    spans: Spans = {}
     for name in sorted(sample.members):
         data = sample.members[name]
         info = tarfile.TarInfo(f"{sample.key}.{name}")
@@ -174,13 +184,8 @@ def _add_sample(tar: tarfile.TarFile, sample: Sample) -> dict[str, tuple[int, in
         info.mode = 0o644
         tar.addfile(info, io.BytesIO(data))
         padded_bytes = -(-info.size // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES
-        spans[name] = (tar.offset - padded_bytes, info.size)
+        spans[name] = Span(tar.offset - padded_bytes, info.size, zlib.crc32(data))
     return spans
-
-
-def _by_member(spans: list[dict[str, tuple[int, int]]]) -> dict[str, list[int]]:
-    names = sorted({name for span in spans for name in span})
-    return {name: [n for span in spans for n in span.get(name, (ABSENT, ABSENT))] for name in names}
 
 
 def write_folder_index(folder: Path, entries: Iterable[ShardEntry]) -> None:
@@ -199,7 +204,9 @@ def load_index(folder: Path) -> list[ShardEntry]:
     try:
         return list(_read_index(path, path.stat().st_mtime_ns))
     except FileNotFoundError:
-        raise ContractError(f"{path}: no such file; run the stage that makes {folder.name!r} first") from None
+        raise ContractError(
+            f"{path}: no such file; run the stage that makes {folder.parent.name}/{folder.name} first"
+        ) from None
 
 
 @lru_cache(maxsize=64)
@@ -208,6 +215,10 @@ def _read_index(path: Path, _: int) -> tuple[ShardEntry, ...]:
     try:
         content = json.loads(path.read_bytes())
         entries = tuple(ShardEntry(**entry) for entry in content["shards"])
+        for entry in entries:
+            check_spans(entry.members, num_samples=entry.num_samples, num_bytes=entry.num_bytes)
+            if len(entry.keys) != entry.num_samples:
+                raise ValueError(f"{entry.name}: {len(entry.keys)} keys for {entry.num_samples} samples")
     except (ValueError, KeyError, TypeError) as error:
         raise ContractError(f"{path}: not an index of shards ({error}); run its stage again") from error
     if content.get("schema") != INDEX_SCHEMA:
@@ -230,23 +241,20 @@ class ShardFile:
 
     def __init__(self, path: Path, entry: ShardEntry | None = None) -> None:
         self.path = path
-        self.entry = entry or _entry_beside(path) or scan_shard(path)
-        try:
-            with path.open("rb") as file:
-                self._map = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        except (OSError, ValueError) as error:
-            raise ContractError(f"{path}: cannot be read ({error})") from error
-        if len(self._map) != self.entry.num_bytes:
-            raise ContractError(
-                f"{path}: {len(self._map)} bytes, the index says {self.entry.num_bytes}: cut short or replaced; "
-                "run its stage again"
-            )
+        self.entry = entry or entry_of(path)
+        self._map = map_file(path)
+        _check_size(path, len(self._map), self.entry)
         self._spans = {name: np.asarray(flat, np.int64).reshape(-1, 2) for name, flat in self.entry.members.items()}
 
     @property
     def keys(self) -> list[str]:
         """Keys in the order of the samples."""
         return self.entry.keys
+
+    @property
+    def content(self) -> memoryview:
+        """The whole file, which every member of every sample is a view of."""
+        return self._map
 
     def check(self) -> ShardFile:
         """Compare the content with the index, once, before a stage builds on it; gives the shard itself.
@@ -255,7 +263,10 @@ class ShardFile:
             ContractError: it is not what was written: damaged, swapped or tampered with.
         """
         if self.entry.sha256 and hashlib.sha256(self._map).hexdigest() != self.entry.sha256:
-            raise ContractError(f"{self.path}: content differs from {INDEX_NAME} (SHA-256); run its stage again")
+            told = f"`python -m pipeline verify {self.path}` tells where"
+            raise ContractError(
+                f"{self.path}: content differs from {INDEX_NAME} (SHA-256; {told}); run its stage again"
+            )
         return self
 
     def __len__(self) -> int:
@@ -275,35 +286,58 @@ class ShardFile:
         return (self[i] for i in range(len(self)))
 
 
+def entry_of(path: Path) -> ShardEntry:
+    """What is known of a tar without opening it: its line in the index beside it, else by its headers.
+
+    Raises:
+        ContractError: missing, or of another size than the index says; without an index, as `scan_shard`.
+    """
+    entry = _entry_beside(path)
+    if entry is None:
+        return scan_shard(path)
+    try:
+        num_bytes = path.stat().st_size
+    except OSError as error:
+        raise ContractError(f"{path}: cannot be read ({error.strerror}); run its stage again") from error
+    _check_size(path, num_bytes, entry)
+    return entry
+
+
 def _entry_beside(path: Path) -> ShardEntry | None:
     if not (path.parent / INDEX_NAME).is_file():
         return None
     return next((entry for entry in load_index(path.parent) if entry.name == path.name), None)
 
 
+def _check_size(path: Path, num_bytes: int, entry: ShardEntry) -> None:
+    if num_bytes != entry.num_bytes:
+        raise ContractError(
+            f"{path}: {num_bytes} bytes, {INDEX_NAME} says {entry.num_bytes}: cut short or replaced; make it again"
+        )
+
+
 def scan_shard(path: Path) -> ShardEntry:
-    """Read the headers of a tar that has no index beside it.
+    """Index a tar that has no index beside it by its headers, which are kept in the user's cache for the next time.
 
     Raises:
-        ContractError: missing, not a tar, or cut short; the message gives the last good offset.
+        ContractError: missing, not a tar, or cut short, with the byte; or a sample that has a member twice.
     """
-    rows: dict[str, dict[str, tuple[int, int]]] = {}
-    good_until = 0
-    try:
-        num_bytes = path.stat().st_size
-        with tarfile.open(path, "r:") as tar:
-            for info in tar:
-                if info.offset_data + info.size > num_bytes:
-                    raise tarfile.ReadError(f"member {info.name} ends beyond the file")
-                good_until = info.offset_data + info.size
-                key, _, name = info.name.partition(".")
-                rows.setdefault(key, {})[name] = (info.offset_data, info.size)
-        # tarfile takes a header that is cut short for the end of the archive; a whole tar ends in an empty block.
-        if num_bytes < -(-good_until // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES + TAR_BLOCK_BYTES:
-            raise tarfile.ReadError("the end-of-archive mark is missing")
-    except (OSError, tarfile.TarError) as error:
-        raise ContractError(f"{path}: damaged after byte {good_until} ({error}); make it again") from error
-    return ShardEntry(path.name, len(rows), num_bytes, "", list(rows), _by_member(list(rows.values())))
+    keys: list[str] = []
+    rows: list[Spans] = []
+    for member in list_members(path):
+        match = KEY_AND_NAME.fullmatch(member.name)
+        if match is None or META.match(member.name):
+            continue
+        key, name = match[1], match[2].lower()
+        if not keys or keys[-1] != key:
+            keys.append(key)
+            rows.append({})
+        if name in rows[-1]:
+            raise ContractError(
+                f"{path}: {member.name} comes twice in one sample, again at byte {member.header_byte}; make it again"
+            )
+        rows[-1][name] = Span(member.start_byte, member.num_bytes, 0)
+    return ShardEntry(path.name, len(rows), path.stat().st_size, "", keys, by_member(rows))
 
 
 def expand_shards(spec: str | Sequence[str]) -> list[Path]:
@@ -315,15 +349,16 @@ def expand_shards(spec: str | Sequence[str]) -> list[Path]:
     Raises:
         ParamsError: a pattern that matches no tar.
     """
-    patterns = [spec] if isinstance(spec, str) else list(spec)
-    return [path for pattern in patterns for path in _expand_one(pattern)]
+    return [path for pattern in ([spec] if isinstance(spec, str) else spec) for path in _expand_one(pattern)]
 
 
 def _expand_one(pattern: str) -> list[Path]:
+    if STREAM.match(pattern):
+        raise ParamsError(f"{pattern}: a stream, where local tars are wanted; copy it here first (docs/shards.md)")
     if Path(pattern).is_dir():
         paths = sorted(Path(pattern).glob("*.tar"))
     else:
-        paths = [path for name in _expand_braces(pattern) for path in _glob(name)]
+        paths = [path for name in expand_braces(pattern) for path in _glob(name)]
     if not paths:
         raise ParamsError(f"{pattern}: no such tar; run `python -m stages.pack` first, or mend the pattern")
     return paths
@@ -338,11 +373,12 @@ def _glob(name: str) -> list[Path]:
     return sorted(path.parent.glob(path.name))
 
 
-def _expand_braces(pattern: str) -> list[str]:
+def expand_braces(pattern: str) -> list[str]:
+    """Name what `{000..123}` stands for, wherever it occurs; the pattern itself where it does not."""
     match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
     if match is None:
         return [pattern]
     first, last = match.groups()
     numbers = range(int(first), int(last) + 1)
     texts = [pattern[: match.start()] + str(n).zfill(len(first)) + pattern[match.end() :] for n in numbers]
-    return [name for text in texts for name in _expand_braces(text)]
+    return [name for text in texts for name in expand_braces(text)]

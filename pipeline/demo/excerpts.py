@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.demo.captions import DYNAMICS, Facts
-from pipeline.demo.score import Passage, Score, cut_passage, find_key, find_texture, list_works, read_score
+from pipeline.demo.score import Passage, Score, Work, cut_passage, find_key, find_texture, list_works, read_score
 from pipeline.demo.synth import Notes
 from pipeline.errors import ParamsError
 
@@ -64,8 +64,16 @@ class Clip:
     """Corpus seed, hash of the work's name, number of the excerpt in it."""
 
 
-def plan_clips(num_clips: int, *, clip_s: float, seed: int) -> Iterator[Clip]:
+def plan_clips(
+    num_clips: int, *, clip_s: float, seed: int, may_use: Callable[[Work], bool] = lambda _work: True
+) -> Iterator[Clip]:
     """Choose works and excerpts, family by family in fixed shares.
+
+    Args:
+        num_clips: how many.
+        clip_s: length of each clip.
+        seed: decides works, excerpts, instruments, tempi.
+        may_use: tells which works may be played.
 
     Raises:
         ParamsError: more clips than music21's scores yield.
@@ -74,7 +82,8 @@ def plan_clips(num_clips: int, *, clip_s: float, seed: int) -> Iterator[Clip]:
     missing = 0
     for name in FAMILIES:
         missing += quotas[name]
-        for clip in _plan_family(name, missing, clip_s=clip_s, seed=seed):
+        works = [work for work in list_works(name) if may_use(work)]
+        for clip in _plan_family(name, works, wanted=missing, clip_s=clip_s, seed=seed):
             missing -= 1
             yield clip
     if missing:
@@ -90,8 +99,7 @@ def share_out(total: int, shares: dict[str, float]) -> dict[str, int]:
     return counts
 
 
-def _plan_family(name: str, wanted: int, *, clip_s: float, seed: int) -> Iterator[Clip]:
-    works = list_works(name)
+def _plan_family(name: str, works: Sequence[Work], *, wanted: int, clip_s: float, seed: int) -> Iterator[Clip]:
     found = 0
     for index in np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(len(works)):
         if found >= wanted:

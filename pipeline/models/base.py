@@ -14,13 +14,15 @@ import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.records import Heard
 from pipeline.errors import ContractError, ParamsError
+
+Precision = Literal["fp32", "bf16"]
 
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".th")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -36,7 +38,12 @@ class Codec(Protocol):
     num_codebooks: int
     codebook_size: int
     stamp: dict[str, Any]
-    """What the codes depend on: model, weights' digest, rates, sizes, library versions; JSON."""
+    """What the codes depend on: model, weights' digest, rates, sizes, precision, library versions; JSON."""
+
+    @property
+    def batch_size(self) -> int:
+        """Waves encoded together; less than was asked for where memory did not suffice."""
+        ...
 
     def encode(self, waves_N: Sequence[NDArray[np.float32]]) -> list[NDArray[np.uint16]]:
         """Codes [K, T] of each wave, T = its whole hops; the company it is encoded in changes nothing."""
@@ -53,6 +60,11 @@ class Embedder(Protocol):
     sample_rate_hz: int
     dim: int
     stamp: dict[str, Any]
+
+    @property
+    def batch_size(self) -> int:
+        """Windows or texts embedded together; less than was asked for where memory did not suffice."""
+        ...
 
     def embed_audio(self, waves_N: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Embeddings [B, D]; a wave longer than the model's window is the mean of its windows."""
@@ -288,15 +300,13 @@ def exact_inference() -> Generator[None]:
         yield
 
 
-def same_length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+def same_length_groups(lengths: Sequence[int]) -> list[tuple[int, list[int]]]:
     """Group items by exact length, so that no item is ever padded because of another.
 
-    Yields:
-        Indices of at most `batch_size` items of one length; all items once, in a fixed order.
+    Returns:
+        Lengths in the order in which they come up, each with the indices of its items; all items once.
     """
     by_length: dict[int, list[int]] = {}
     for index, length in enumerate(lengths):
         by_length.setdefault(length, []).append(index)
-    for indices in by_length.values():
-        for start in range(0, len(indices), batch_size):
-            yield indices[start : start + batch_size]
+    return list(by_length.items())

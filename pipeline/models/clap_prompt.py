@@ -1,22 +1,24 @@
-"""CLAP's text tower in numpy, for a single prompt: importing torch and transformers would take longer than the answer.
+"""CLAP's text tower in numpy, for a few prompts: importing torch and transformers would take longer than the answer.
 
 RoBERTa with a pooler (Liu et al. 2019), then the projection of LAION's CLAP, as transformers' ClapModel has them.
 
-L tokens, D width, H heads.
+B texts, L tokens, D width, H heads.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from scipy.special import erf
 from tokenizers import Tokenizer
+
+from pipeline.errors import ContractError
 
 Float32 = NDArray[np.float32]
 Weights = Mapping[str, Float32]
@@ -42,12 +44,12 @@ class _Shape(NamedTuple):
     first_position: int
 
 
-def embed_prompt(folder: Path, text: str) -> Float32 | None:
-    """Embed a text [D] at unit length, equal to what the embedder gives but for rounding.
+def embed_prompts(folder: Path, texts: Sequence[str]) -> Float32 | None:
+    """Embed texts [B, D] at unit length, equal to what the embedder gives but for rounding.
 
     Args:
-        folder: a local checkpoint.
-        text: only its first 77 tokens count.
+        folder: a local checkpoint; its weights are loaded once for all texts.
+        texts: at least one; only the first 77 tokens of each count.
 
     Returns:
         None if this is no local folder of a CLAP as LAION built it; then the embedder itself must be asked.
@@ -64,19 +66,41 @@ def embed_prompt(folder: Path, text: str) -> Float32 | None:
         config["pad_token_id"] + 1,
     )
     most_tokens = min(_MAX_TOKENS, config["max_position_embeddings"] - shape.first_position)
-    tokens, weights = _tokenize(folder / "tokenizer.json", text, most_tokens), _read_text_weights(folder)
-    hidden_LD = _encode(tokens, weights, shape)
-    pooled_D = np.tanh(_linear(hidden_LD[0], weights, "text_model.pooler.dense"))
-    inner_D = np.maximum(_linear(pooled_D, weights, "text_projection.linear1"), 0)
-    vector_D = _linear(inner_D, weights, "text_projection.linear2")
-    return (vector_D / np.linalg.norm(vector_D)).astype(np.float32)
+    tokens, weights = _tokenize(folder / "tokenizer.json", texts, most_tokens), _read_text_weights(folder)
+    first_BD = np.stack([_encode(own, weights, shape)[0] for own in tokens])
+    pooled_BD = np.tanh(_linear(first_BD, weights, "text_model.pooler.dense"))
+    inner_BD = np.maximum(_linear(pooled_BD, weights, "text_projection.linear1"), 0)
+    vectors_BD = _linear(inner_BD, weights, "text_projection.linear2")
+    return (vectors_BD / np.linalg.norm(vectors_BD, axis=1, keepdims=True)).astype(np.float32)
 
 
-def _tokenize(path: Path, text: str, most_tokens: int) -> list[int]:
+def embed_prompt(folder: Path, text: str) -> Float32 | None:
+    """Embed one text [D], as `embed_prompts` does."""
+    vectors_BD = embed_prompts(folder, [text])
+    return None if vectors_BD is None else vectors_BD[0]
+
+
+def read_scale(folder: Path) -> float:
+    """Factor between cosine and logit that a CLAP was trained with, `exp(logit_scale_a)`.
+
+    Raises:
+        ContractError: the checkpoint has no such weight.
+    """
+    try:
+        with safe_open(folder / "model.safetensors", "numpy") as file:
+            return float(np.exp(file.get_tensor("logit_scale_a").astype(np.float64)))
+    except (OSError, SafetensorError) as error:
+        raise ContractError(
+            f"{folder}: no logit_scale_a in model.safetensors ({error}), which zero-shot needs; fetch the checkpoint "
+            "as safetensors, or --set retrieve.zero_shot=false"
+        ) from error
+
+
+def _tokenize(path: Path, texts: Sequence[str], most_tokens: int) -> list[list[int]]:
     tokenizer: Any = Tokenizer.from_file(str(path))
     tokenizer.no_padding()
     tokenizer.enable_truncation(most_tokens)
-    return tokenizer.encode(text).ids
+    return [tokenizer.encode(text).ids for text in texts]
 
 
 def _read_text_weights(folder: Path) -> Weights:

@@ -24,8 +24,9 @@ from pipeline.models.base import (
     find_checkpoint,
     load_pretrained,
     make_stamp,
-    same_length_batches,
+    same_length_groups,
 )
+from pipeline.models.batching import Batcher
 from pipeline.models.codec_audiocraft import find_audiocraft, load_audiocraft
 from pipeline.models.codec_encodec import find_released, load_released, refuse_chunks
 from pipeline.models.codec_windows import cut_encoder, encode_in_windows
@@ -35,6 +36,9 @@ _BATCH_SIZE = 4
 # Every clip of the usual lengths goes in one pass, as in the libraries; 30 s of MusicGen's codec take about 2 GB.
 _WINDOW_S = 30.0
 _GOLDEN_S = 1.0
+# On a CPU a batch goes through the LSTM in eights, filled up with silence: products of other sizes round otherwise,
+# and a code that was a tie within rounding would depend on its company.
+_CPU_ROWS = 8
 
 
 def load_codec(
@@ -45,8 +49,8 @@ def load_codec(
     bandwidth_kbps: float | None = None,
     num_codebooks: int | None = None,
     window_s: float = _WINDOW_S,
-) -> Codec:
-    """Load a mono EnCodec.
+) -> EncodecCodec:
+    """Load a mono EnCodec, in float32; `codec_precision` brings it to bfloat16.
 
     MusicGen's codec ("facebook/encodec_32khz") has one bandwidth: 4 codebooks of 2,048 at 50 Hz. The 24 kHz one has
     five, from 1.5 to 24 kbit/s: 2 to 32 codebooks of 1,024 at 75 Hz. The first codebooks are the same at all of them.
@@ -55,7 +59,7 @@ def load_codec(
         source: a folder of transformers', or a hub id; a file of the `encodec` package (`encodec_24khz-*.th`); or
             audiocraft's `compression_state_dict.bin`; or a folder with one of these.
         device: auto, cpu or cuda.
-        batch_size: waves of one length encoded together.
+        batch_size: waves of one length encoded together, as long as memory lasts.
         bandwidth_kbps: one of the checkpoint's; its smallest, unless `num_codebooks` says otherwise.
         num_codebooks: how many of its codebooks, from the first.
         window_s: longer waves are encoded in windows of this length; the codes are those of one pass.
@@ -70,7 +74,7 @@ def load_codec(
         raise refuse_chunks(checkpoint.name)
     width = _choose_codebooks(model, bandwidth_kbps=bandwidth_kbps, num_codebooks=num_codebooks)
     placed: Any = model.to(choose_device(device))  # pyright: ignore[reportArgumentType]
-    codec = _EncodecCodec(placed, num_codebooks=width, batch_size=batch_size, window_s=window_s)
+    codec = EncodecCodec(placed, num_codebooks=width, batch_size=batch_size, window_s=window_s)
     codec.stamp = _stamp(codec, checkpoint)
     return codec
 
@@ -118,7 +122,7 @@ def _choose_codebooks(model: Any, *, bandwidth_kbps: float | None, num_codebooks
     return model.quantizer.get_num_quantizers_for_bandwidth(bandwidth_kbps or bandwidths[0])
 
 
-def _stamp(codec: _EncodecCodec, checkpoint: Checkpoint) -> dict[str, Any]:
+def _stamp(codec: EncodecCodec, checkpoint: Checkpoint) -> dict[str, Any]:
     return make_stamp(
         checkpoint,
         ("torch", "transformers"),
@@ -126,6 +130,7 @@ def _stamp(codec: _EncodecCodec, checkpoint: Checkpoint) -> dict[str, Any]:
         frame_rate_hz=codec.frame_rate_hz,
         num_codebooks=codec.num_codebooks,
         codebook_size=codec.codebook_size,
+        precision="fp32",
         golden_sha256=golden_digest(codec),
     )
 
@@ -156,14 +161,14 @@ def golden_digest(codec: Codec) -> str:
     return hashlib.sha256(np.ascontiguousarray(codes_KT, "<u2").tobytes()).hexdigest()
 
 
-class _EncodecCodec:
+class EncodecCodec:
     """A loaded EnCodec; implements `Codec`."""
 
     def __init__(self, model: EncodecModel, *, num_codebooks: int, batch_size: int, window_s: float) -> None:
         config: Any = model.config
         self._model: Any = model
-        self._stages = cut_encoder(self._model.encoder)
-        self._batch_size = batch_size
+        self._batcher = Batcher(batch_size, role="codec")
+        self.stages = cut_encoder(self._model.encoder)
         self.sample_rate_hz: int = config.sampling_rate
         self.hop_samples = int(np.prod(config.upsampling_ratios))
         self.frame_rate_hz: float = self.sample_rate_hz / self.hop_samples
@@ -172,30 +177,43 @@ class _EncodecCodec:
         self._window_frames = max(1, round(window_s * self.frame_rate_hz))
         self.stamp: dict[str, Any] = {}
 
+    @property
+    def batch_size(self) -> int:
+        """Waves encoded together; less than was asked for where memory did not suffice."""
+        return self._batcher.batch_size
+
     def encode(self, waves_N: Sequence[NDArray[np.float32]]) -> list[NDArray[np.uint16]]:
         """Encode waves; each is cropped to whole hops.
 
         Padding to a common length would change the last frames, with a mask too: the 32 kHz codec looks ahead.
-        Only waves of one length share a batch, therefore. Long ones go in windows, as `codec_windows` says.
+        Only waves of one length share a batch, therefore. Long ones go in windows, as `codec_windows` says. On a CPU
+        the codes of a wave are the same to the bit whatever the batch.
         """
         codes = [np.zeros((self.num_codebooks, 0), np.uint16) for _ in waves_N]
         lengths = [wave_N.size // self.hop_samples * self.hop_samples for wave_N in waves_N]
-        for indices in same_length_batches(lengths, self._batch_size):
-            length = lengths[indices[0]]
+        for length, group in same_length_groups(lengths):
             if length:
-                batch_B1N = np.stack([waves_N[index][None, :length] for index in indices])
-                for index, codes_KT in zip(indices, self._encode_batch(batch_B1N), strict=True):
+                waves_BN = [waves_N[index][:length] for index in group]
+                batches = self._batcher.run(self._encode_batch, waves_BN)
+                found = (codes_KT for _, codes_BKT in batches for codes_KT in codes_BKT)
+                for index, codes_KT in zip(group, found, strict=True):
                     codes[index] = codes_KT
         return codes
 
-    def _encode_batch(self, batch_B1N: NDArray[np.float32]) -> NDArray[np.uint16]:
+    def _encode_batch(self, waves_BN: Sequence[NDArray[np.float32]]) -> NDArray[np.uint16]:
+        num_rows = _CPU_ROWS if self._model.device.type == "cpu" else len(waves_BN)
+        parts = (waves_BN[start : start + num_rows] for start in range(0, len(waves_BN), num_rows))
+        return np.concatenate([self._encode_rows(part_BN, num_rows) for part_BN in parts])
+
+    def _encode_rows(self, waves_BN: Sequence[NDArray[np.float32]], num_rows: int) -> NDArray[np.uint16]:
         with exact_inference():
             windows = encode_in_windows(
-                self._stages,
-                torch.from_numpy(batch_B1N),
+                self.stages,
+                torch.from_numpy(np.stack(waves_BN)[:, None]),
                 hop_samples=self.hop_samples,
                 window_frames=self._window_frames,
                 device=self._model.device,
+                num_rows=num_rows,
             )
             codes_BKT = [self._quantise(latents_BDT).cpu().numpy().astype(np.uint16) for latents_BDT in windows]
         return np.concatenate(codes_BKT, axis=-1)

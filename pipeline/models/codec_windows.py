@@ -81,7 +81,13 @@ def _reach(layers: Sequence[Any], first: int, last: int) -> tuple[int, int]:
 
 
 def encode_in_windows(
-    stages: Stages, wave_BCN: Tensor, *, hop_samples: int, window_frames: int, device: torch.device | str = "cpu"
+    stages: Stages,
+    wave_BCN: Tensor,
+    *,
+    hop_samples: int,
+    window_frames: int,
+    device: torch.device | str = "cpu",
+    num_rows: int = 1,
 ) -> Iterator[Tensor]:
     """Encode waves to latents, a window at a time; memory does not grow with their length.
 
@@ -92,6 +98,8 @@ def encode_in_windows(
         window_frames: frames encoded at once; a wave of at most that many is encoded in one pass. Raised to what the
             start of a wave needs: its padding mirrors the frames that follow.
         device: where the model is.
+        num_rows: rows that the LSTM and what follows it are given at the least, silence where there are fewer waves. A
+            matrix product may round otherwise for another number of rows; the convolutions before it do not.
 
     Yields:
         Latents [B, D, T], one after another; their frames are those of the wave.
@@ -104,13 +112,18 @@ def encode_in_windows(
         end = min(start + window_frames, num_frames)
         first, last = max(0, start - context.left), min(num_frames, end + context.right)
         seen_BCN = wave_BCN[..., first * hop_samples : last * hop_samples].to(device)
-        frames_BCT = _run(stages.front, seen_BCN)[..., start - first : end - first]
+        # One by one on a CPU: the first layers' arrays are many times the wave, and fit no cache together.
+        parts_BCN = seen_BCN.split(1) if seen_BCN.device.type == "cpu" else [seen_BCN]
+        frames_BCT = torch.cat([_run(stages.front, part_BCN) for part_BCN in parts_BCN])[
+            ..., start - first : end - first
+        ]
+        frames_BCT = torch.nn.functional.pad(frames_BCT, (0, 0, 0, 0, 0, max(0, num_rows - len(wave_BCN))))
         remembered_BCT, memory = _remember(stages.lstm, frames_BCT, memory)
         held_BCT = remembered_BCT if held_BCT is None else torch.cat([held_BCT, remembered_BCT], dim=-1)
         # The last frames wait for those after them, unless there are none.
         ready = end if end == num_frames else max(done, end - behind.right)
         if ready > done:
-            yield _run(stages.back, held_BCT)[..., done - held_from : ready - held_from]
+            yield _run(stages.back, held_BCT)[: len(wave_BCN), :, done - held_from : ready - held_from]
         done, keep_from = ready, max(0, ready - behind.left)
         held_BCT, held_from = held_BCT[..., keep_from - held_from :], keep_from
 

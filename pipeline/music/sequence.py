@@ -6,8 +6,10 @@ Every segment is delayed by itself (code (k, t) stands in column t + k of its se
 that a separator column never meets half of a frame. The start column and the rests of the delay pattern hold
 the pad id, as MusicGen was trained. Column j predicts column j + 1: the network reads all columns but the
 last, and its labels are all columns but the first. Separators and pads are never labels: no head has them.
+What else may stand there is a `Format`: other separators or none, fewer codebooks of the examples, no codes of
+the examples at all, and encoder states that the network puts as columns before each segment.
 
-Shape letters: K codebooks, T frames of one segment, S columns.
+Shape letters: K codebooks, T frames of one segment, S columns, P columns before the target, N segments.
 """
 
 from __future__ import annotations
@@ -20,9 +22,59 @@ from numpy.typing import NDArray
 
 Codes = NDArray[np.uint16]
 LossOn = Literal["target", "all"]
+Separator = Literal["none", "pad", "learned", "text"]
+Representation = Literal["codes", "clap", "both", "text"]
+TextPlacement = Literal["cross", "inline"]
 
 IGNORED_LABEL = -100
 """Label of a place that has no part in the loss; the value that torch and transformers skip."""
+
+
+class Format(NamedTuple):
+    """How an episode is laid out."""
+
+    separator: Separator = "learned"
+    """What stands between two segments: nothing, a column of pads, or one that the network fills."""
+    representation: Representation = "codes"
+    """What an example is shown by beside its caption: codes, CLAP vectors, both, nothing."""
+    text_placement: TextPlacement = "cross"
+    """Whether states of text and CLAP are attended to, or put as columns before their segment."""
+    example_codebooks: int | None = None
+    """Codebooks of the examples that are shown, the first ones; None for all."""
+    state_columns: int = 0
+    """Columns that a budget keeps free before each segment for states put there."""
+
+    @property
+    def shows_codes(self) -> bool:
+        """Whether examples have columns of codes."""
+        return self.representation in ("codes", "both")
+
+    @property
+    def shows_clap(self) -> bool:
+        """Whether examples are shown by CLAP vectors."""
+        return self.representation in ("clap", "both")
+
+    @property
+    def has_separators(self) -> bool:
+        """Whether a column stands between segments; without columns of the examples there is nothing to part."""
+        return self.separator != "none" and (self.shows_codes or self.text_placement == "inline")
+
+
+PLAIN = Format()
+
+
+class Prefix(NamedTuple):
+    """What stands before the columns of a target.
+
+    Attributes:
+        columns_KP: int64 ids; column 0 is the start column.
+        segments_P: int64, the segment whose text a column reads.
+        starts_N: int64, per segment the column before which its states go, where they go among the columns.
+    """
+
+    columns_KP: NDArray[np.int64]
+    segments_P: NDArray[np.int64]
+    starts_N: NDArray[np.int64]
 
 
 class Columns(NamedTuple):
@@ -31,13 +83,16 @@ class Columns(NamedTuple):
     Attributes:
         columns_KS: int64 ids: codes, pad id or separator id; column 0 is the start column.
         segments_S: int64, the segment whose text a column reads: examples 0 to n - 1, the target n. The start
-            column and a separator belong to the segment that follows, whose first column they predict.
+            column and a separator belong to the segment that follows, whose first column they predict; so does the
+            last column of a segment where no separator follows.
         label_mask_KS: bool, the codes that the loss counts.
+        starts_N: int64, per segment the column before which its states go.
     """
 
     columns_KS: NDArray[np.int64]
     segments_S: NDArray[np.int64]
     label_mask_KS: NDArray[np.bool_]
+    starts_N: NDArray[np.int64]
 
     @property
     def inputs_KS(self) -> NDArray[np.int64]:  # noqa: N802 - shape letters
@@ -98,20 +153,32 @@ def delay_mask(num_codebooks: int, num_frames: int) -> NDArray[np.bool_]:
     return (column_minus_row >= 0) & (column_minus_row < num_frames)
 
 
-def num_columns(num_frames: Sequence[int], num_codebooks: int) -> int:
-    """Columns that the network reads for segments of these lengths: codes, flush and separators."""
-    return sum(num_frames) + len(num_frames) * num_codebooks - 1
+def num_columns(num_frames: Sequence[int], num_codebooks: int, form: Format = PLAIN) -> int:
+    """Columns that the network reads: codes, flush, separators, and what is kept free for states.
+
+    Args:
+        num_frames: frames of the segments, the target's last.
+        num_codebooks: codebooks of the model.
+        form: the layout.
+    """
+    shown = list(num_frames) if form.shows_codes else list(num_frames[-1:])
+    separators = (len(num_frames) - 1) if form.has_separators else 0
+    # The start column comes on top, and the last column is not read.
+    return sum(shown) + len(shown) * (num_codebooks - 1) + separators + len(num_frames) * form.state_columns
 
 
-def cut_to_budget(examples_KT: Sequence[Codes], target_KT: Codes, budget: Budget) -> tuple[list[Codes], Codes]:
+def cut_to_budget(
+    examples_KT: Sequence[Codes], target_KT: Codes, budget: Budget, form: Format = PLAIN
+) -> tuple[list[Codes], Codes]:
     """Cut segments to their budgets; then drop whole examples, the farthest (first) ones, until all fit.
 
     A target that does not even fit by itself is cut until it does.
 
     Args:
-        examples_KT: in prompt order, nearest last.
+        examples_KT: nearest last.
         target_KT: codes of the target.
         budget: the limits.
+        form: the layout.
 
     Returns:
         The examples that stay, always the last ones given, and the target. Views, not copies.
@@ -120,34 +187,48 @@ def cut_to_budget(examples_KT: Sequence[Codes], target_KT: Codes, budget: Budget
         ValueError: the columns hold not even one frame of a target.
     """
     num_codebooks = target_KT.shape[0]
-    most_frames = min(budget.max_target_frames, budget.max_total_columns - num_codebooks + 1)
+    room = budget.max_total_columns - num_columns([1], num_codebooks, form) + 1
+    most_frames = min(budget.max_target_frames, room)
     if most_frames < 1:
         raise ValueError(f"{budget}: no room for a frame of {num_codebooks} codebooks")
     target = target_KT[:, :most_frames]
     examples = [codes[:, : budget.max_example_frames] for codes in examples_KT]
     lengths = [codes.shape[1] for codes in [*examples, target]]
-    while len(lengths) > 1 and num_columns(lengths, num_codebooks) > budget.max_total_columns:
+    while len(lengths) > 1 and num_columns(lengths, num_codebooks, form) > budget.max_total_columns:
         lengths.pop(0)
     return examples[len(examples) + 1 - len(lengths) :], target
 
 
-def build_prefix(
-    examples_KT: Sequence[NDArray[np.integer]], *, num_codebooks: int, codebook_size: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Columns that stand before the target, and the segment of each.
+def blank_codebooks(codes_KT: NDArray[np.integer], num_shown: int | None, pad: int) -> NDArray[np.integer]:
+    """Fill all codebooks after the first `num_shown` with `pad`; None shows all."""
+    if num_shown is None or num_shown >= codes_KT.shape[0]:
+        return codes_KT
+    blanked_KT = codes_KT.copy()
+    blanked_KT[num_shown:] = pad
+    return blanked_KT
 
-    Returns:
-        Columns [K, P] and segments [P]: the start column, then every example with its separator.
-    """
-    pad, separator = pad_id(codebook_size), separator_id(codebook_size)
+
+def build_prefix(
+    examples_KT: Sequence[NDArray[np.integer]], *, num_codebooks: int, codebook_size: int, form: Format = PLAIN
+) -> Prefix:
+    """Columns that stand before the target: the start column, then every example with what parts it from the next."""
+    pad = pad_id(codebook_size)
+    between = pad if form.separator == "pad" else separator_id(codebook_size)
+    num_between = 1 if form.has_separators else 0
     parts = [np.full((num_codebooks, 1), pad, dtype=np.int64)]
-    counts: list[int] = []
-    for codes_KT in examples_KT:
-        parts += [delay(codes_KT, pad), np.full((num_codebooks, 1), separator, dtype=np.int64)]
-        counts.append(parts[-2].shape[1] + 1)
-    # The start column opens segment 0 and each separator the next one: shift all counts by one column.
-    segments = np.repeat(np.arange(len(counts) + 1), [*counts, 1])
-    return np.concatenate(parts, axis=1), segments
+    # Without any column of an example, even the start column predicts the target's first one.
+    segments = [0 if form.shows_codes or form.has_separators else len(examples_KT)]
+    starts = [1]
+    for i, codes_KT in enumerate(examples_KT):
+        if form.shows_codes:
+            parts.append(delay(blank_codebooks(codes_KT, form.example_codebooks, pad), pad))
+            segments += [i] * parts[-1].shape[1]
+        parts.append(np.full((num_codebooks, num_between), between, dtype=np.int64))
+        segments += [i + 1] * num_between
+        if form.separator == "none" and form.shows_codes:
+            segments[-1] = i + 1
+        starts.append(len(segments))
+    return Prefix(np.concatenate(parts, axis=1), np.array(segments), np.array(starts))
 
 
 def build_sequence(
@@ -156,6 +237,7 @@ def build_sequence(
     *,
     codebook_size: int,
     loss_on: LossOn = "target",
+    form: Format = PLAIN,
 ) -> Columns:
     """Columns of an episode, with the place of each code that the loss counts.
 
@@ -164,6 +246,7 @@ def build_sequence(
         target_KT: codes of the target, at least one frame.
         codebook_size: entries per codebook; fixes the pad and the separator id.
         loss_on: count the target's codes only, or the examples' too.
+        form: the layout.
 
     Raises:
         ValueError: segments with different K, or an empty one.
@@ -173,12 +256,12 @@ def build_sequence(
     if any(codes.ndim != 2 or codes.shape[0] != num_codebooks or codes.shape[1] < 1 for codes in segments_KT):
         shapes = [codes.shape for codes in segments_KT]
         raise ValueError(f"segments need the same codebooks and at least one frame, got {shapes}")
-    prefix_KS, prefix_segments = build_prefix(examples_KT, num_codebooks=num_codebooks, codebook_size=codebook_size)
+    prefix = build_prefix(examples_KT, num_codebooks=num_codebooks, codebook_size=codebook_size, form=form)
     tail_KS = delay(target_KT, pad_id(codebook_size))
-    columns_KS = np.concatenate([prefix_KS, tail_KS], axis=1)
+    columns_KS = np.concatenate([prefix.columns_KP, tail_KS], axis=1)
     tail_segments = np.full(tail_KS.shape[1], len(examples_KT))
     mask_KS = np.zeros(columns_KS.shape, dtype=np.bool_)
-    mask_KS[:, prefix_KS.shape[1] :] = delay_mask(num_codebooks, target_KT.shape[1])
+    mask_KS[:, prefix.columns_KP.shape[1] :] = delay_mask(num_codebooks, target_KT.shape[1])
     if loss_on == "all":
         mask_KS = columns_KS < codebook_size
-    return Columns(columns_KS, np.concatenate([prefix_segments, tail_segments]), mask_KS)
+    return Columns(columns_KS, np.concatenate([prefix.segments_P, tail_segments]), mask_KS, prefix.starts_N)

@@ -1,23 +1,19 @@
-"""Reading what retrieval knows of clips: their vectors, and where asked what is written about them."""
+"""The pool and the targets as they come from shards: vectors, groups, and where asked what is written about them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.data.columns import join_columns
 from pipeline.data.draws import draw_caption
 from pipeline.data.records import Caption, all_captions
-from pipeline.data.shards import Sample, ShardFile, decode_json, decode_npz
-from pipeline.data.splits import SplitTable
-from pipeline.errors import ContractError
+from pipeline.data.shards import ShardFile, decode_json
+from pipeline.data.splits import SplitTable, read_splits
 from pipeline.retrieval.facts import Facts, facts_of_audio, facts_of_text, join_facts
 from pipeline.retrieval.filters import Target
 from pipeline.retrieval.index import Pool, stack_unit
+from pipeline.retrieval.vectors import ClipVectors, PoolSource, map_clips
 
 
 class ClipText(NamedTuple):
@@ -26,6 +22,10 @@ class ClipText(NamedTuple):
     captions: list[Caption]
     aspects: list[str]
     attributes: dict[str, Any]
+
+    def author(self, caption_index: int) -> str:
+        """Author of a caption, "" where it is not known."""
+        return self.captions[caption_index].get("author", "")
 
     def pool_facts(self, caption_index: int) -> Facts:
         """All that is known of a clip of the pool: its caption is believed first, then its tags, then its audio."""
@@ -42,22 +42,6 @@ class ClipText(NamedTuple):
         """
         told = [facts_of_text(self.captions[caption_index]["text"])]
         return join_facts(told + [facts_of_text(", ".join(self.aspects))] * with_aspects)
-
-
-class ClipVectors(NamedTuple):
-    """A clip's embeddings, float16: of the caption in use, and of the audio."""
-
-    key: str
-    caption_index: int
-    text_D: NDArray[np.float16]
-    audio_D: NDArray[np.float16]
-
-
-def read_vectors(sample: Sample, seed: int) -> ClipVectors:
-    """Read a sample of `embed`; the caption in use is drawn by seed and key."""
-    vectors = decode_npz(sample.members["clap.npz"])
-    caption_index = draw_caption(seed, sample.key, len(vectors["text"]))
-    return ClipVectors(sample.key, caption_index, vectors["text"][caption_index], vectors["audio"])
 
 
 def read_texts(paths: Sequence[Path]) -> Iterator[tuple[str, ClipText]]:
@@ -80,49 +64,60 @@ def read_texts(paths: Sequence[Path]) -> Iterator[tuple[str, ClipText]]:
         yield sample.key, ClipText(all_captions(members), aspects, attributes)
 
 
-def read_pool(shards: Sequence[Sequence[Path]], splits: SplitTable, seed: int) -> Pool:
-    """Read all train clips of all corpora.
+def open_pool(source: PoolSource, guessed: Mapping[str, Facts] | None = None) -> Pool:
+    """Open the pool of all train clips of all corpora.
 
     Args:
-        shards: for each shard its path in embed, and those in ingest and describe if texts are wanted.
-        splits: which clips are train, and their groups.
-        seed: of the caption in use.
+        source: where its shards lie.
+        guessed: what was guessed of clips without tags, by key; believed where nothing else tells.
 
     Raises:
         ContractError: no clip is train.
     """
-    found: dict[str, ClipVectors] = {}
-    texts: dict[str, ClipText] = {}
-    for embed, *written in shards:
-        is_train = {sample.key: sample for sample in join_columns([embed]) if splits.split_of(sample.key) == "train"}
-        found |= {key: read_vectors(sample, seed) for key, sample in is_train.items()}
-        texts |= {key: text for key, text in (read_texts(written) if written else ()) if key in is_train}
-    # Key order, so that nothing depends on the order of corpora and shards.
-    keys = sorted(found)
-    if not keys:
-        raise ContractError("retrieve: no train clips to choose examples from; see shards/split/split.json")
-    clips = [found[key] for key in keys]
+    clips = map_clips(source)
+    splits = read_splits(source.split_file)
+    keys = clips.keys[: clips.num_pool]
+    vectors = clips.audio_XD[: clips.num_pool], clips.text_XD[: clips.num_pool]
+    mixed = {source.text_weight: clips.mixed_MD}
+    texts = _read_pool_texts(source, keys, guessed or {})
+    return Pool(keys, group_rows(keys, splits), *vectors, *texts, mixed_by_weight=mixed, device=source.device)
+
+
+def group_rows(keys: Sequence[str], splits: SplitTable) -> dict[str, list[int]]:
+    """Rows of each joined group."""
     groups: dict[str, list[int]] = {}
     for row, key in enumerate(keys):
         groups.setdefault(splits.group_of(key), []).append(row)
-    dim = len(clips[0].audio_D)
-    audio_MD, text_MD = stack_unit([clip.audio_D for clip in clips], dim), stack_unit([c.text_D for c in clips], dim)
-    if not texts:
-        return Pool(keys, groups, audio_MD, text_MD)
-    used = [texts[clip.key].captions[clip.caption_index] for clip in clips]
-    facts = [texts[clip.key].pool_facts(clip.caption_index) for clip in clips]
-    return Pool(
-        keys,
-        groups,
-        audio_MD,
-        text_MD,
-        captions=[caption["text"] for caption in used],
-        authors=[caption.get("author", "") for caption in used],
-        facts=facts,
-    )
+    return groups
 
 
-def make_target(clip: ClipVectors, group: str, facts: Facts | None = None) -> Target:
-    """Make a target of a clip's vectors."""
+def _read_pool_texts(
+    source: PoolSource, keys: Sequence[str], guessed: Mapping[str, Facts]
+) -> tuple[list[str], list[str], list[Facts]]:
+    """Captions, authors and facts of the pool, or three empty lists where the source names no texts."""
+    row_of = {key: row for row, key in enumerate(keys)} if any(written for _, *written in source.shards) else {}
+    captions, authors = [""] * len(row_of), [""] * len(row_of)
+    facts: list[Facts] = [{}] * len(row_of)
+    for _, *written in source.shards:
+        for key, text in read_texts(written) if row_of else ():
+            if key in row_of:
+                row, used = row_of[key], draw_caption(source.seed, key, len(text.captions))
+                captions[row], authors[row] = text.captions[used]["text"], text.author(used)
+                facts[row] = join_facts([text.pool_facts(used), guessed.get(key, {})])
+    return captions, authors, facts
+
+
+def make_target(clip: ClipVectors, group: str, text: ClipText | None = None, *, with_aspects: bool = False) -> Target:
+    """Make a target of a clip's vectors and, where they were read, its texts.
+
+    Args:
+        clip: its vectors, and the caption in use.
+        group: its joined group.
+        text: what is written about it.
+        with_aspects: whether its facts come from its annotator's tags too.
+    """
     query_D, audio_D = stack_unit([clip.text_D, clip.audio_D], 0)
-    return Target(clip.key, group, query_D, audio_D, facts or {})
+    if text is None:
+        return Target(clip.key, group, query_D, audio_D)
+    facts = text.prompt_facts(clip.caption_index, with_aspects=with_aspects)
+    return Target(clip.key, group, query_D, audio_D, facts, text.author(clip.caption_index))

@@ -1,4 +1,4 @@
-"""What a text tells of a piece: genre, mood, mode, tempo band, metre and instrument, in words that can be compared."""
+"""What a text tells of a piece: genre, mood, mode, tempo band, metre, instrument and voice, in words to compare."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from typing import Any
 Facts = Mapping[str, frozenset[str]]
 """Values by attribute; an attribute that nothing is known of is absent."""
 
-ATTRIBUTES = ("genre", "mood", "mode", "tempo", "metre", "instrument")
+ATTRIBUTES = ("genre", "mood", "mode", "tempo", "metre", "instrument", "voice")
 """In the order in which a rule names them."""
 
 _SLOW_BPM, _FAST_BPM = 80.0, 112.0
-_MIN_TEMPO_CONFIDENCE = 0.3
-_MIN_KEY_CONFIDENCE = 0.6
-"""As in template captions: below these a measurement is no fact."""
 
 # value: further ways to write it. A longer wording wins over a shorter one within it: `bass guitar` is no guitar.
 _INSTRUMENTS = {
@@ -26,7 +23,7 @@ _INSTRUMENTS = {
     "bells": "bell glockenspiel chimes tubular_bells",
     "brass": "brass_ensemble brass_section horns french_horn tuba",
     "cello": "cellos violoncello",
-    "choir": "choirs chorus_of_voices choral a_cappella",
+    "choir": "choirs chorus_of_voices choral a_cappella acapella",
     "clarinet": "clarinets",
     "didgeridoo": "didgeridoos",
     "drums": "drum drumming drum_kit drumkit percussion percussions drum_machine kick_drum kick kick_hits snare "
@@ -34,7 +31,7 @@ _INSTRUMENTS = {
     "electric guitar": "electric_guitars e-guitar distorted_guitar guitar_solo",
     "female voice": "female_vocal female_vocals female_singer female_vocalist woman_singing female_voices",
     "flute": "flutes pan_flute piccolo recorder",
-    "guitar": "guitars",
+    "guitar": "guitars strumming",
     "hand drums": "congas bongos tabla djembe hand_percussion",
     "harmonica": "harmonicas mouth_harp",
     "harp": "harps",
@@ -51,18 +48,23 @@ _INSTRUMENTS = {
     "shakuhachi": "bamboo_flute",
     "shamisen": "samisen",
     "sitar": "sitars",
+    "shakers": "shaker maracas",
     "strings": "string_section string_quartet string_ensemble orchestral_strings",
     "tambourine": "tambourines",
     "synthesizer": "synth synths synthesizers synthesiser synth_pad synth_lead",
     "taiko": "taikos taiko_drums",
+    "theremin": "",
+    "timpani": "kettledrums",
     "trombone": "trombones",
     "trumpet": "trumpets",
+    "turntable": "turntables scratching dj_mixer dj_scratching vinyl_scratching",
     "ukulele": "ukuleles",
     "violin": "violins fiddle fiddles viola",
 }
 _GENRES = {
     "ambient": "ambient_music soundscape",
     "blues": "",
+    "children's music": "children's_song children’s_song kids_song nursery_rhyme",
     "chamber music": "quartet_movement",
     "chorale": "baroque_church_music church_music hymn",
     "cinematic": "movie_soundtrack movie_music film_music film_score soundtrack",
@@ -73,11 +75,14 @@ _GENRES = {
     "dubstep": "drum_and_bass dnb",
     "electronic": "electro electronic_music edm electronica",
     "enka": "",
-    "folk": "folk_song folk_music folk_dance_music irish_air fiddle_reel fiddle_jig fiddle_hornpipe fiddle_strathspey",
+    "flamenco": "",
+    "folk": "folk_song folk_music folk_dance_music traditional_music traditional_song irish_air fiddle_reel "
+    "fiddle_jig fiddle_hornpipe fiddle_strathspey",
     "funk": "funky",
     "gospel": "devotional religious_music",
     "hip hop": "hip-hop hiphop rap trap",
     "house": "deep_house",
+    "indie": "alternative/indie alternative indie_rock indie_pop",
     "jazz": "jazzy swing bossa_nova",
     "j-pop": "jpop city_pop",
     "latin": "salsa reggaeton cumbia",
@@ -87,6 +92,7 @@ _GENRES = {
     "meditation": "meditation_music meditative new_age",
     "metal": "heavy_metal",
     "min'yo": "minyo",
+    "opera": "operatic aria",
     "pop": "pop_song pop_music pop_ballad",
     "punk": "punk_rock",
     "r&b": "rnb soul soul_music",
@@ -98,15 +104,19 @@ _GENRES = {
 }
 _MOODS = {
     "aggressive": "angry harsh intense",
-    "calm": "calming peaceful relaxing relaxed soothing mellow tender easygoing gentle chill serene",
-    "dark": "eerie haunting ominous sinister spooky scary suspenseful mysterious",
+    "calm": "tranquil meditational calming peaceful relaxing relaxed soothing mellow tender easygoing gentle chill "
+    "serene",
+    "dark": "eerie haunting ominous sinister spooky scary suspenseful mysterious mystical enigmatic",
     "dreamy": "ethereal hypnotic psychedelic trippy atmospheric",
     "emotional": "heartfelt passionate poignant sentimental soulful",
     "energetic": "exciting enthusiastic powerful spirited vigorous vibrant",
     "epic": "dramatic",
-    "happy": "bright cheerful fun joyful playful uplifting youthful positive friendly",
-    "romantic": "sensual",
-    "sad": "melancholic melancholy mournful wistful solemn",
+    "groovy": "danceable",
+    "happy": "buoyant bouncy festive funny peppy perky vivacious bright cheerful fun joyful playful uplifting "
+    "youthful positive friendly",
+    "romantic": "sensual love_song",
+    "sad": "grim nostalgic pensive melancholic melancholy mournful wistful solemn",
+    "tense": "suspense tension restless",
 }
 _METRES = {
     "2/2": "cut_time",
@@ -122,7 +132,14 @@ _TEMPOS = {
     "moderate": "medium_tempo medium_pace mid-tempo midtempo moderate_tempo moderately_paced walking-pace andante",
     "fast": "fast-paced rapid quick lively upbeat uptempo up-tempo brisk allegro presto",
 }
-_MODES = {mode: f"{mode}_key {mode}_scale {mode}_mode {mode}_chords" for mode in ("major", "minor")}
+_VOICES = {
+    # Not "voices": in an instrumental piece they are its parts.
+    "vocal": "vocals voice male_voices female_voices human_voices singer singers sing singing sings sung vocalist "
+    "vocalists vocalisation vocalization rapper rappers rapping raps choir choirs a_cappella acapella chanting humming "
+    "beatboxing narration",
+    "instrumental": "instrumentals no_voices no_voice no_vocals no_vocal no_singer no_singers no_singing no_vocalist "
+    "without_vocals without_voices without_voice without_singing without_a_voice without_any_vocals",
+}
 _TONIC = r"[a-g](?:[#♯♭b]|[ -](?:sharp|flat))?"
 _NUMBER = re.compile(r"\b(\d{2,3})(?:\.\d+)? ?-?(?:bpm|beats (?:per|a) minute)", re.IGNORECASE)
 
@@ -143,6 +160,7 @@ _WORDS = {
     "tempo": _pattern(_TEMPOS),
     "metre": _pattern(_METRES),
     "instrument": _pattern(_INSTRUMENTS),
+    "voice": _pattern(_VOICES),
 }
 _KEY = re.compile(
     rf"\b(?:{_TONIC}[ -](major|minor)|(major|minor)[ -](?:key|scale|mode|chords?|tonality)"
@@ -156,7 +174,10 @@ _SAID = {
     "metre": "in {}",
     "instrument": "with {}",
 }
-_TEMPO_SAID = {"slow": "slow, under 80 bpm", "moderate": "around 95 bpm", "fast": "fast, over 112 bpm"}
+_WORDED = {
+    "tempo": {"slow": "slow, under 80 bpm", "moderate": "around 95 bpm", "fast": "fast, over 112 bpm"},
+    "voice": {"vocal": "with a voice", "instrumental": "instrumental"},
+}
 
 
 def facts_of_text(text: str) -> Facts:
@@ -171,7 +192,7 @@ def facts_of_text(text: str) -> Facts:
     if numbers := _NUMBER.findall(lowered):
         found["tempo"] = frozenset(tempo_band(float(number)) for number in numbers)
     # A piece may have two instruments, but not two modes: then one of them is meant for a part, or denied.
-    single = {"mode", "tempo", "metre"}
+    single = {"mode", "tempo", "metre", "voice"}
     return {name: values for name, values in found.items() if values and (name not in single or len(values) == 1)}
 
 
@@ -180,23 +201,20 @@ def _values(lowered: str, pattern: re.Pattern[str], values: Mapping[str, str]) -
 
 
 def tempo_band(tempo_bpm: float) -> str:
-    """Name the band of a tempo: slow, moderate or fast."""
+    """Name the band of a tempo, as it is written without decimals: slow, moderate or fast."""
+    tempo_bpm = round(tempo_bpm)
     return "slow" if tempo_bpm < _SLOW_BPM else "moderate" if tempo_bpm < _FAST_BPM else "fast"
 
 
 def facts_of_audio(attributes: Mapping[str, Any]) -> Facts:
-    """Take over what was measured with confidence; for clips of the pool only, whose audio is known at inference.
+    """Take over what was measured surely; for clips of the pool only, whose audio is known at inference.
 
     Args:
-        attributes: as in `describe.json`.
+        attributes: as in `describe.json`; what counts is what its `sure` names.
     """
-    found: dict[str, frozenset[str]] = {}
-    tempo_bpm, mode = attributes.get("tempo_bpm"), attributes.get("mode")
-    if tempo_bpm and (attributes.get("tempo_confidence") or 0.0) >= _MIN_TEMPO_CONFIDENCE:
-        found["tempo"] = frozenset({tempo_band(tempo_bpm)})
-    if mode and (attributes.get("key_confidence") or 0.0) >= _MIN_KEY_CONFIDENCE:
-        found["mode"] = frozenset({mode})
-    return found
+    sure = [name for name in ("tempo_bpm", "mode", "voice") if name in (attributes.get("sure") or ())]
+    values = {name.removesuffix("_bpm"): attributes[name] for name in sure}
+    return {name: frozenset({tempo_band(value) if name == "tempo" else str(value)}) for name, value in values.items()}
 
 
 def join_facts(sources: Iterable[Facts]) -> Facts:
@@ -209,4 +227,10 @@ def join_facts(sources: Iterable[Facts]) -> Facts:
 
 def say_fact(attribute: str, value: str) -> str:
     """Write a fact as it stands in a rule, such as "in a minor key"."""
-    return _TEMPO_SAID[value] if attribute == "tempo" else _SAID[attribute].format(value)
+    spoken = _WORDED.get(attribute)
+    return spoken[value] if spoken else _SAID[attribute].format(value)
+
+
+def values_of(attribute: str) -> tuple[str, ...]:
+    """All values of an attribute that texts are read for, in alphabetical order; none for mode, which has a grammar."""
+    return tuple(sorted(set(_WORDS[attribute][1].values()))) if attribute in _WORDS else ()

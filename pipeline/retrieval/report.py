@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.floating]
-_BLOCK_PAIRS = 65_536
+_BLOCK_PAIRS = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,30 +152,3 @@ def overlap(one: Mapping[str, Sequence[str]], other: Mapping[str, Sequence[str]]
         if one[key] and other[key]
     ]
     return round(float(np.mean(shares)), 4) if shares else None
-
-
-def report_lines(report: Mapping[str, Any]) -> list[str]:
-    """Say a report in a few lines for a terminal."""
-    name = f"{report['strategy']} (uses the target's audio: an upper bound)"
-    name = name if report["uses_target_audio"] else report["strategy"]
-    similarity = ", ".join(
-        f"{kind} {values['mean']:.3f} ({values['p5']:.3f} to {values['p95']:.3f})"
-        for kind, values in report["similarity"].items()
-        if values
-    )
-    reuse, author, corpus = report["reuse"], report["same_author"], report["same_corpus"]
-    lines = [
-        f"{name}: {report['targets']} targets, {report['targets_without_enough']} without enough examples",
-        f"{name}: likeness, mean (5 to 95 %): {similarity}",
-        f"{name}: {reuse['used']} of {report['pool']} pool clips used, {reuse['most_used']} {reuse['most_used_times']} "
-        f"times, Gini {reuse['gini']:.2f}",
-    ]
-    lines += [
-        f"{name}: same {what} in {100 * same['rate']:.0f} % of {same['pairs']} pairs, by chance "
-        f"{100 * same['chance']:.0f} %"
-        for what, same in (("author", author), ("corpus", corpus))
-        if same["pairs"]
-    ]
-    share = report["fallbacks"]["share"]
-    told = "; ".join(f"{count} to {to}" for to, count in report["fallbacks"]["to"].items())
-    return lines + [f"{name}: {100 * share:.0f} % of the targets fell back: {told}"] * bool(told)

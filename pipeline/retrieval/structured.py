@@ -17,7 +17,7 @@ from pipeline.retrieval.facts import ATTRIBUTES, Facts, say_fact
 
 Rows = NDArray[np.int64]
 MIN_SHARED, MAX_SHARED = 2, 3
-VARY_FIRST = ("instrument", "genre", "tempo", "metre", "mood", "mode")
+VARY_FIRST = ("instrument", "genre", "tempo", "metre", "mood", "mode", "voice")
 """Which attribute changes, if several can: the one that is heard first."""
 
 

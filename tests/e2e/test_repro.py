@@ -25,7 +25,13 @@ TINY: dict[str, dict[str, Any]] = {
     "ingest": {"tracks_per_shard": 4},
     "split": {"val_share": 0.1},
     "retrieve": {"num_examples": 2, "strategies": ["semantic"]},
-    "pack": {"num_train_shards": 2, "max_example_frames": 60, "max_target_frames": 60},
+    "pack": {
+        "strategies": ["semantic"],
+        "loader_workers": 2,
+        "num_train_shards": 2,
+        "max_example_frames": 60,
+        "max_target_frames": 60,
+    },
     "train": {"steps": 12, "batch_size": 2, "warmup_steps": 2, "checkpoint_every_steps": 3, "validate_every_steps": 0},
     "generate": {"max_frames": 20},
     "evaluate": {"batch_size": 4, "bootstrap_draws": 50},
@@ -121,7 +127,8 @@ def test_every_folder_counts_what_went_in_and_what_came_out(finished: Path):
     assert counted["pack/semantic"]["counts"]["out"] == clips > 18
     # Scores give lyrics; what comes without them is heard.
     assert counted["lyrics/jacappella"]["counts"]["out"] > 4
-    assert counted["transcribe/singing"]["counts"]["dropped"].keys() == {"no_speech"}
+    heard = counted["transcribe/singing"]["counts"]
+    assert heard["in"] == heard["used"] + sum(heard["dropped"].values()) > 0
 
 
 def test_no_manifest_names_this_machine(finished: Path):
@@ -142,7 +149,7 @@ def test_the_chain_ends_in_an_adapter_and_in_audio(finished: Path):
         assert len(wave) == 20 * 320
         assert abs(wave).max() > 0
     report = finished / "runs" / "report"
-    assert "seeded random" in (report / "table.md").read_text()
+    assert "All models are the demo's" in (report / "table.md").read_text()
     assert set(json.loads((report / "metrics.json").read_bytes())) == {"semantic"}
     assert all((report / name).read_bytes().startswith(b"\x89PNG") for name in ("loss.png", "nll.png"))
 

@@ -91,7 +91,7 @@ def write_params(project: Path, **changes: dict[str, Any]) -> None:
     params["ingest"] |= {"tracks_per_shard": 5, "max_drop_share": 0.9}
     params["split"] |= {"val_share": 0.1}
     params["retrieve"] |= {"num_examples": 3}
-    params["pack"] |= {"num_train_shards": 2, "max_example_frames": 40, "max_target_frames": 60}
+    params["pack"] |= {"num_train_shards": 2, "loader_workers": 1, "max_example_frames": 40, "max_target_frames": 60}
     params["engine"] |= {"workers": 1}
     for section, values in changes.items():
         params[section] |= values
@@ -109,7 +109,7 @@ def run_stage(name: str, *flags: str, root: Path) -> None:
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints")
-    build_checkpoints(folder, seed=0)
+    build_checkpoints(folder)
     return folder
 
 

@@ -1,7 +1,8 @@
-"""Retrieval over two corpora whose captions tell known facts, and over the chain, where every stage has run."""
+"""Retrieval over two corpora whose captions tell known facts."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import shutil
@@ -12,20 +13,17 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from pipeline.data.draws import draw
 from pipeline.data.provenance import folder_digest, pretty_json
 from pipeline.data.shards import (
     Sample,
     ShardFile,
     decode_json,
-    decode_npz,
     encode_json,
     encode_npz,
     load_index,
     write_folder_index,
     write_shard,
 )
-from pipeline.models.base import weights_digest
 from pipeline.retrieval.audit import find_leak
 from pipeline.retrieval.query import NEEDS_AUDIO
 from pipeline.retrieval.strategies import STRATEGIES
@@ -46,6 +44,24 @@ def write_column(folder: Path, samples: list[Sample], **manifest: Any) -> None:
     (folder / "manifest.json").write_bytes(pretty_json(content))
 
 
+def clip_json(key: str, captions: list[dict[str, str]]) -> dict[str, Any]:
+    words = np.random.default_rng(list(key.encode())).integers(0, 1 << 32, 100, np.uint32)
+    return {
+        "key": key,
+        "corpus": key.split("-", maxsplit=1)[0],
+        "track": key,
+        "span_s": [0.0, 1.0],
+        "sample_rate_hz": 16000,
+        "num_samples": 16000,
+        "official_split": None,
+        "captions": captions,
+        "aspects": ["slow", "minor key"],
+        "groups": {"video": key},
+        "fingerprint": f"samples of {key}",
+        "acoustic_fingerprint": base64.b64encode(words.astype("<u4").tobytes()).decode(),
+    }
+
+
 def write_corpus(shards: Path, corpus: str, random: np.random.Generator) -> None:
     keys = [f"{corpus}-{n:04d}" for n in range(NUM_CLIPS)]
     clips, described, embedded = [], [], []
@@ -54,9 +70,7 @@ def write_corpus(shards: Path, corpus: str, random: np.random.Generator) -> None
         # Every tenth clip has no caption of its own, and says nothing in the one it gets.
         own = [{"text": text, "source": "human", "author": str(n % 4)}] if n % 10 else []
         made = [] if own else [{"text": "A tune.", "source": "template"}]
-        clips.append(
-            Sample(key, {"json": encode_json({"key": key, "captions": own, "aspects": ["slow", "minor key"]})})
-        )
+        clips.append(Sample(key, {"json": encode_json(clip_json(key, own))}))
         described.append(Sample(key, {"describe.json": encode_json({"attributes": {}, "captions": made})}))
         vectors = random.normal(size=(2, DIM))
         vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
@@ -240,6 +254,73 @@ def test_a_limit_on_authors_holds(own_project: Path):
     assert "describe/library" in read(own_project / "shards/retrieve/semantic/library/manifest.json")["parents"]
 
 
+def test_examples_by_other_authors_only(own_project: Path):
+    flags = ("--strategy", "semantic", "--set", "retrieve.other_authors_only=true")
+    run_stage("retrieve", *flags, root=own_project)
+    for target, keys in keys_of(examples(own_project, "semantic")).items():
+        own = int(target[-4:])
+        authors = [int(key[-4:]) % 4 for key in keys if int(key[-4:]) % 10]
+        assert own % 10 == 0 or own % 4 not in authors
+    report = read(own_project / "shards/retrieve/semantic/report.json")
+    assert report["same_author"]["rate"] == 0.0 < report["same_author"]["chance"]
+
+
+def test_tables_for_people_lie_beside_the_figures(project: Path):
+    table = (project / "shards/retrieve/oracle/report.md").read_text()
+    assert table.startswith("# Examples by oracle (uses the target's audio: an upper bound)\n")
+    assert "| targets | 120 |" in table
+    side_by_side = (project / "runs/retrieve/strategies.md").read_text()
+    assert all(f"| {strategy} | 120 | 0 |" in side_by_side for strategy in STRATEGIES)
+
+
+def write_facts(project: Path) -> Path:
+    """What was played, for the clips of musiccaps: what their captions say, where they have any."""
+    rows = [
+        f"musiccaps-{n:04d},{'minor' if n % 3 else 'major'},{60 if n % 2 == 0 else 140},{INSTRUMENTS[n % 5]}"
+        for n in range(NUM_CLIPS)
+    ]
+    (project / "facts.csv").write_text("\n".join(["track,mode,bpm,instrument", *rows]) + "\n")
+    return project / "facts.csv"
+
+
+def test_strategies_are_held_against_facts(own_project: Path, capsys: pytest.CaptureFixture[str]):
+    run_stage("retrieve", "--facts", str(write_facts(own_project)), root=own_project)
+    said = capsys.readouterr().out
+    found = read(own_project / "runs/retrieve/facts.json")
+    assert set(found["strategies"]) == set(STRATEGIES)
+    # Vectors are noise here; structured reads the captions, which tell the facts.
+    assert found["strategies"]["structured"]["low"] > 1.2
+    assert found["strategies"]["semantic"]["low"] < 1 < found["strategies"]["semantic"]["high"]
+    assert found["rules"]["obeying"] == found["rules"]["sets"] == 108
+    assert found["rules"]["fallback_share"] == 0.1
+    assert "obey their rule: 108 of 108; 10 % of the targets fell back." in said
+    assert said in (own_project / "runs/retrieve/facts.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [(None, "cannot be read"), ("track,mode\nsomebody,minor\n", "knows no track of")]
+)
+def test_a_table_of_other_facts_is_refused(
+    own_project: Path, capsys: pytest.CaptureFixture[str], text: str | None, words: str
+):
+    if text is not None:
+        (own_project / "facts.csv").write_text(text)
+    code, said = refuse("--facts", str(own_project / "facts.csv"), root=own_project, capsys=capsys)
+    assert code == 2
+    assert words in said
+
+
+def test_the_pool_is_written_once_for_all_strategies_and_anew_for_other_vectors(own_project: Path):
+    shelf = own_project / "shards/.work/pool"
+    (before,) = (path for path in shelf.iterdir() if path.is_dir())
+    times = {path: path.stat().st_mtime_ns for path in before.iterdir()}
+    run_stage("retrieve", "--strategy", "random", "--set", "retrieve.num_examples=2", root=own_project)
+    assert {path: path.stat().st_mtime_ns for path in before.iterdir()} == times
+    run_stage("retrieve", "--strategy", "semantic", "--set", "retrieve.text_weight=0.2", root=own_project)
+    (after,) = (path for path in shelf.iterdir() if path.is_dir())
+    assert after != before
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path):
     project = write_project(tmp_path / "dry")
     run_stage("retrieve", "--dry-run", root=project)
@@ -274,6 +355,9 @@ def refuse(*flags: str, root: Path, capsys: pytest.CaptureFixture[str]) -> tuple
         (("--set", "retrieve.strategies=[]"), "is empty"),
         (("--set", "retrieve.strategies=[best]"), "retrieve.strategies"),
         (("--set", "retrieve.max_per_author=-1"), "retrieve.max_per_author"),
+        (("--set", "retrieve.near_duplicate_cosine=1.5"), "retrieve.near_duplicate_cosine"),
+        (("--query", "x", "--audit"), "not allowed with"),
+        (("--query", "x", "--facts", "y.csv"), "not allowed with"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(
@@ -287,10 +371,25 @@ def test_settings_that_make_no_sense_are_refused(
 def test_a_description_of_other_clips_is_refused(own_project: Path, capsys: pytest.CaptureFixture[str]):
     manifest = own_project / "shards/describe/library/manifest.json"
     manifest.write_bytes(pretty_json(read(manifest) | {"parents": {"ingest": "other"}}))
-    run_stage("retrieve", "--strategy", "semantic", root=own_project)
     code, said = refuse("--strategy", "structured", root=own_project, capsys=capsys)
     assert code == 1
     assert "stages.describe" in said
+
+
+def test_facts_of_nothing_are_refused(own_project: Path, capsys: pytest.CaptureFixture[str]):
+    shutil.rmtree(own_project / "shards/retrieve")
+    code, said = refuse("--facts", str(write_facts(own_project)), root=own_project, capsys=capsys)
+    assert code == 1
+    assert "no examples to compare; run `python -m stages.retrieve` first" in said
+
+
+def test_a_missing_description_is_said_before_the_work(own_project: Path, capsys: pytest.CaptureFixture[str]):
+    shutil.rmtree(own_project / "shards/describe/library")
+    shutil.rmtree(own_project / "shards/retrieve")
+    code, said = refuse("--strategy", "semantic", root=own_project, capsys=capsys)
+    assert code == 1
+    assert "shards/describe/library" in said
+    assert not (own_project / "shards/retrieve").exists()
 
 
 def test_a_pool_without_train_clips_is_refused(own_project: Path, capsys: pytest.CaptureFixture[str]):
@@ -298,88 +397,3 @@ def test_a_pool_without_train_clips_is_refused(own_project: Path, capsys: pytest
     split = read(path)
     path.write_bytes(pretty_json(split | {"split": dict.fromkeys(split["split"], "test")}))
     assert "no train clips" in refuse("--strategy", "random", root=own_project, capsys=capsys)[1]
-
-
-# --- a prompt, and the chain ------------------------------------------------------------------------------------------
-
-
-def test_a_prompt_is_answered_by_table_and_json(copy_of_chain: Path, capsys: pytest.CaptureFixture[str]):
-    flags = ("--query", "a fast plucked tune", "--strategy", "diverse", "-k", "3")
-    run_stage("retrieve", *flags, root=copy_of_chain)
-    answer = read(copy_of_chain / "runs/retrieve/query.json")
-    said = capsys.readouterr().out
-    assert said.startswith("diverse: a fast plucked tune\n")
-    assert len(answer["examples"]) == 3
-    assert all(example["key"] in said for example in answer["examples"])
-    split = read(copy_of_chain / "shards/split/split.json")["split"]
-    assert {split[example["key"]] for example in answer["examples"]} == {"train"}
-    run_stage("retrieve", *flags[:-2], "-k", "500", "--out", str(copy_of_chain / "all.json"), root=copy_of_chain)
-    assert len(read(copy_of_chain / "all.json")["examples"]) == sum(name == "train" for name in split.values())
-    assert "of 500 examples" in capsys.readouterr().out
-
-
-def test_a_prompt_gets_the_examples_that_a_target_with_its_caption_got(copy_of_chain: Path):
-    """Training and inference choose by one rule; of the target's group and copies only a target knows."""
-    found = examples(copy_of_chain, "semantic")
-    split = read(copy_of_chain / "shards/split/split.json")
-    target = next(key for key in found if split["split"][key] == "test" and key.startswith("musiccaps"))
-    folder = copy_of_chain / "shards/ingest/musiccaps"
-    clips = {sample.key: sample for entry in load_index(folder) for sample in ShardFile(folder / entry.name)}
-    text = decode_json(clips[target].members["json"])["captions"][0]["text"]
-    run_stage("retrieve", "--query", text, root=copy_of_chain)
-    answer = read(copy_of_chain / "runs/retrieve/query.json")
-    assert [e["key"] for e in answer["examples"]] == keys_of(found)[target]
-
-
-def test_a_checkpoint_of_another_build_is_asked_through_the_embedder(copy_of_chain: Path):
-    """Another name of the same activation: the short way does not know it, transformers does."""
-    run_stage("retrieve", "--query", "a fast plucked tune", root=copy_of_chain)
-    before = read(copy_of_chain / "runs/retrieve/query.json")
-    shared = (copy_of_chain / "checkpoints").resolve()
-    (copy_of_chain / "checkpoints").unlink()
-    shutil.copytree(shared, copy_of_chain / "checkpoints")
-    path = copy_of_chain / "checkpoints/clap/config.json"
-    config = read(path)
-    config["text_config"]["hidden_act"] = "gelu_python"
-    path.write_text(json.dumps(config))
-    for corpus in CORPORA:
-        manifest = copy_of_chain / "shards/embed" / corpus / "manifest.json"
-        content = read(manifest)
-        content["models"]["embedder"]["weights_sha256"] = weights_digest(path.parent)
-        manifest.write_bytes(pretty_json(content))
-    run_stage("retrieve", "--query", "a fast plucked tune", root=copy_of_chain)
-    after = read(copy_of_chain / "runs/retrieve/query.json")
-    assert [e["key"] for e in after["examples"]] == [e["key"] for e in before["examples"]]
-
-
-def test_a_prompt_is_not_embedded_by_another_model(copy_of_chain: Path, capsys: pytest.CaptureFixture[str]):
-    manifest = copy_of_chain / "shards/embed/library/manifest.json"
-    content = read(manifest)
-    content["models"]["embedder"]["weights_sha256"] = "other"
-    manifest.write_bytes(pretty_json(content))
-    code, said = refuse("--query", "x", root=copy_of_chain, capsys=capsys)
-    assert code == 1
-    assert "embedded by another model" in said
-
-
-def test_random_and_semantic_pick_as_their_definitions_say(chain: Path):
-    """Written out a second time, plainly: the results of these two are not to move."""
-    split = read(chain / "shards/split/split.json")
-    folders = [chain / "shards/embed" / corpus for corpus in CORPORA]
-    shards = [ShardFile(folder / entry.name) for folder in folders for entry in load_index(folder)]
-    vectors = {sample.key: decode_npz(sample.members["clap.npz"]) for shard in shards for sample in shard}
-
-    def unit(vector: np.ndarray) -> np.ndarray:
-        return vector.astype(np.float64) / np.linalg.norm(vector.astype(np.float64))
-
-    text, audio = ({key: unit(v[name].reshape(-1)) for key, v in vectors.items()} for name in ("text", "audio"))
-    pool = sorted(key for key in vectors if split["split"][key] == "train")
-    chosen, searched = keys_of(examples(chain, "random")), keys_of(examples(chain, "semantic"))
-    assert set(chosen) == set(searched) == set(vectors)
-    for key in vectors:
-        allowed = [p for p in pool if split["group"][p] != split["group"][key] and audio[p] @ audio[key] < 0.98]
-        draws = np.random.PCG64(draw(0, "random", key)).random_raw(len(allowed))
-        assert chosen[key] == [allowed[n] for n in np.argsort(draws)[:3]]
-        nearness = {p: 0.5 * float(text[key] @ text[p]) + 0.5 * float(text[key] @ audio[p]) for p in allowed}
-        expected = sorted(allowed, key=lambda p: (-nearness[p], p))[:3]
-        assert np.allclose([nearness[p] for p in searched[key]], [nearness[p] for p in expected], atol=1e-6)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.train import toys
+from train import run
 from train.icl.model import IclModel, load_model
 from train.params import TrainParams
 
@@ -29,8 +31,28 @@ def model(musicgen: Path) -> IclModel:
 @pytest.fixture
 def project(tmp_path: Path, musicgen: Path) -> Path:
     """A project folder with the toy as its generator and 20 packed samples in 3 shards."""
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "musicgen").symlink_to(musicgen)
-    toys.write_pack(tmp_path / "shards" / "train", "train", toys.random_samples(20))
-    toys.write_pack(tmp_path / "shards" / "test", "test", toys.random_samples(5, seed=1))
-    return toys.make_project(tmp_path, train=toys.TRAIN)
+    return make_toy_project(tmp_path, musicgen)
+
+
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory, musicgen: Path) -> Path:
+    """Such a project with a finished run and a codec; not to be changed."""
+    root = make_toy_project(tmp_path_factory.mktemp("trained"), musicgen)
+    toys.save_encodec(root / "checkpoints" / "encodec")
+    run.main(["--root", str(root), "--shards", str(root / "shards" / "train"), "--name", "toy"])
+    return root
+
+
+@pytest.fixture
+def trained(trained_once: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(trained_once, tmp_path, symlinks=True, dirs_exist_ok=True)
+
+
+def make_toy_project(root: Path, musicgen: Path) -> Path:
+    """Fill a project folder."""
+    (root / "checkpoints").mkdir()
+    (root / "checkpoints" / "musicgen").symlink_to(musicgen)
+    toys.write_pack(root / "shards" / "train", "train", toys.random_samples(20))
+    toys.write_pack(root / "shards" / "test", "test", toys.random_samples(5, seed=1))
+    return toys.make_project(root, train=toys.TRAIN)

@@ -9,7 +9,8 @@ from pipeline.errors import ContractError
 from tests.train.test_loop import make_trainer
 from tests.train.toys import random_samples
 from train import checkpoint
-from train.data import collate, read_episode
+from train.data import read_episode
+from train.icl.batches import collate
 from train.icl.model import load_model
 from train.params import TrainParams
 

@@ -10,21 +10,12 @@ import torch
 
 from pipeline.data.shards import Sample, decode_json, encode_json, encode_npy
 from pipeline.errors import ContractError
-from pipeline.music.sequence import Budget
+from pipeline.music.sequence import PLAIN, Budget
 from tests.train import toys
 from tests.train.toys import random_samples, write_pack
-from train.data import (
-    CodecShape,
-    PackedShards,
-    blank_examples,
-    draw_context,
-    fit_episode,
-    nearest_examples,
-    read_episode,
-    sample_at,
-    swap_captions,
-    train_batch,
-)
+from train.augment import blank_examples, draw_context, fit_episode, nearest_examples, swap_captions
+from train.data import CodecShape, PackedShards, read_episode, sample_at
+from train.icl.batches import train_batch
 from train.params import TrainParams
 
 CODEC = CodecShape(4, 16, 50.0, 16_000)
@@ -90,7 +81,7 @@ def test_nearest_examples_are_the_last_ones(shards):
 
 def test_examples_dropped_for_the_budget_take_their_prompts_with_them(shards):
     whole = shards[3]
-    fitted = fit_episode(whole, Budget(5, 6, 2 * (5 + 4) + 6 + 3))
+    fitted = fit_episode(whole, Budget(5, 6, 2 * (5 + 4) + 6 + 3), PLAIN)
     assert len(fitted.examples_KT) == 2
     assert fitted.prompts == whole.prompts[1:]
 
@@ -166,7 +157,9 @@ def test_a_sample_that_is_not_packed_is_refused():
 
 def test_a_sample_without_examples_is_an_episode():
     sample = random_samples(1)[0]
-    empty = Sample(sample.key, altered(examples=[]).members | {"examples.npy": encode_npy(np.zeros((4, 0), np.uint16))})
+    none = {"examples.npy": np.zeros((4, 0), np.uint16), "clap.npy": np.zeros((1, 2, 4), np.float16)}
+    members = altered(examples=[]).members | {name: encode_npy(array) for name, array in none.items()}
+    empty = Sample(sample.key, members)
     assert read_episode(empty, CODEC, where="x.tar").examples_KT == []
 
 
@@ -176,3 +169,12 @@ def test_shards_of_another_split_are_refused(tmp_path):
     val = write_pack(tmp_path, "val", [toys.altered(random_samples(1)[0], split="val")])
     with pytest.raises(ContractError, match=r"val-000000\.tar: holds the split val"):
         PackedShards([*paths, *val], CODEC).check_train()
+
+
+def test_codes_are_views_of_the_mapped_shards_in_sixteen_bits(shards):
+    for i in range(len(shards)):
+        episode = shards[i]
+        whole = np.frombuffer(shards.shards.shard(shards.shards.find(i)[0]).content, np.uint8)
+        for codes_KT in (episode.target_KT, *episode.examples_KT):
+            assert codes_KT.dtype == np.uint16
+            assert np.shares_memory(codes_KT, whole)

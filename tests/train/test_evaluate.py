@@ -18,13 +18,6 @@ from train.data import PackedShards
 from train.params import EvaluateParams
 
 
-@pytest.fixture
-def trained(project):
-    """A project with a finished run."""
-    run.main(["--root", str(project), "--shards", str(project / "shards/train"), "--name", "toy"])
-    return project
-
-
 def evaluate_toy(root, *more):
     evaluate.main(["--root", str(root), "--run", "toy", "--shards", str(root / "shards/test"), *more])
     folder = root / "runs/evaluate/toy"
@@ -61,6 +54,16 @@ def test_with_one_example_no_caption_can_be_swapped(trained):
 def test_without_examples_only_one_condition_is_left(trained):
     metrics, _ = evaluate_toy(trained, "--set", "evaluate.num_examples=0")
     assert [name for name in evaluate.CONDITIONS if metrics["trained"][name] is not None] == ["without_examples"]
+
+
+@pytest.mark.parametrize(("representation", "blanks"), [("text", False), ("clap", True)])
+def test_examples_are_blanked_only_where_more_than_captions_is_shown(project, representation, blanks):
+    sets = [f"train.{value}" for value in ("cross_attention=full", f"representation={representation}", "clap_dim=4")]
+    more = [part for value in sets for part in ("--set", value)]
+    run.main(["--root", str(project), "--shards", str(project / "shards/train"), "--name", "toy", *more])
+    metrics, _ = evaluate_toy(project)
+    assert (metrics["trained"]["examples_blanked"] is not None) == blanks
+    assert metrics["trained"]["captions_swapped"] is not None
 
 
 def test_dry_run_writes_nothing(trained, capsys):

@@ -16,14 +16,6 @@ from tests.train import toys
 from train import checkpoint, generate, run
 
 
-@pytest.fixture
-def trained(project):
-    """A project with a finished run and a codec."""
-    toys.save_encodec(project / "checkpoints/encodec")
-    run.main(["--root", str(project), "--shards", str(project / "shards/train"), "--name", "toy"])
-    return project
-
-
 def failing(arguments, capsys):
     """Exit code and the one line on stderr."""
     capsys.readouterr()
@@ -182,3 +174,36 @@ def test_a_name_under_way_is_refused_before_any_work(trained, monkeypatch, capsy
         code, text = failing(arguments(trained), capsys)
     assert (code, text.count("\n")) == (1, 1)
     assert "another process" in text
+
+
+def test_guidance_away_from_what_was_never_left_out_is_told(trained, capsys):
+    capsys.readouterr()
+    limit = ("--limit", "1", "--set", "generate.max_frames=2")
+    generate.main(arguments(trained, *limit, "--set", "generate.guidance_scale=3", "--set", "generate.text_guidance=1"))
+    text = capsys.readouterr().err
+    assert "generate.guidance_scale: train.null_share was 0" in text
+    assert "generate.text_guidance: train.no_text_share was 0" in text
+    # 0 is among the counts of examples of this run.
+    generate.main(arguments(trained, *limit, "--set", "generate.examples_guidance=1"))
+    assert "was 0" not in capsys.readouterr().err
+
+
+def test_codes_of_a_codec_that_hears_otherwise_are_taken_and_told(trained, capsys):
+    sample = toys.random_samples(1)[0]
+    toys.write_pack(
+        trained / "shards/test", "test", [toys.altered(sample, codec=toys.stamp() | {"golden_sha256": "f0"})]
+    )
+    generate.main(arguments(trained, "--set", "generate.max_frames=2"))
+    assert "its codec made f0 of the golden clip" in capsys.readouterr().err
+
+
+def test_a_run_in_another_format_is_read_as_it_was_trained(project, capsys):
+    toys.save_encodec(project / "checkpoints/encodec")
+    sets = [f"train.{value}" for value in ("cross_attention=full", "representation=clap", "clap_dim=4")]
+    more = [part for value in sets for part in ("--set", value)]
+    run.main(["--root", str(project), "--shards", str(project / "shards/train"), "--name", "toy", *more])
+    generate.main(arguments(project, "--limit", "1", "--set", "generate.max_frames=2"))
+    assert len(list((project / "runs/generate/toy/samples").iterdir())) == 1
+    code, text = failing(arguments(project, "--set", "generate.num_examples=4"), capsys)
+    assert (code, text.count("\n")) == (2, 1)
+    assert "generate.num_examples: 4, but the run learned vectors for 3 examples" in text

@@ -12,18 +12,19 @@ import torch
 from pipeline.errors import ContractError
 from tests.train.toys import random_samples
 from train import loop
-from train.data import collate, read_episode
+from train.data import read_episode
 from train.icl.adapter import make_trainable
+from train.icl.batches import collate
 from train.icl.loss import mean_loss
 from train.loop import Hooks, Position, RunLog, Trainer, learning_rate_at, read_log, run_loop, seed_step
 from train.params import TrainParams
 
 
-def make_trainer(model, **values):
-    params = TrainParams(**{"learning_rate": 0.01, "lora_rank": 4, "log_every_steps": 1, **values})
+def make_trainer(model, *, params=None, **values):
+    params = params or TrainParams(**{"learning_rate": 0.01, "lora_rank": 4, "log_every_steps": 1, **values})
 
     def loss_of(batch):
-        return mean_loss(model.logits(batch.inputs_BKS, batch.segments_BS, batch.prompts), batch.labels_BKS)
+        return mean_loss(model.logits(batch), batch.labels_BKS, batch.counts_K)
 
     return Trainer(model, make_trainable(model, params), loss_of=loss_of, params=params)
 

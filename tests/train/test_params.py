@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.engine.params import section
 from pipeline.errors import ParamsError
-from train.params import EvaluateParams, GenerateParams, TrainParams, most_examples
+from train.params import EvaluateParams, GenerateParams, TrainParams
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,8 @@ def test_bad_train_settings_are_named(values, message):
 def test_bad_generate_and_evaluate_settings_are_named():
     with pytest.raises(ParamsError, match=r"generate\.temperature: must be at least 0"):
         GenerateParams(temperature=-1)
+    with pytest.raises(ParamsError, match=r"generate\.guidance_scale: must be at least 0"):
+        GenerateParams(guidance_scale=-1)
     with pytest.raises(ParamsError, match=r"evaluate\.batch_size: must be above 0"):
         EvaluateParams(batch_size=0)
 
@@ -38,4 +40,4 @@ def test_bad_generate_and_evaluate_settings_are_named():
 def test_num_examples_is_a_number_or_a_list():
     fixed = section({"train": {"num_examples": 2}}, "train", TrainParams)
     drawn = section({"train": {"num_examples": [0, 3, 1]}}, "train", TrainParams)
-    assert (most_examples(fixed), most_examples(drawn)) == (2, 3)
+    assert (fixed.most_examples, drawn.most_examples) == (2, 3)

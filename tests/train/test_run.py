@@ -50,6 +50,7 @@ def test_a_run_publishes_adapter_metrics_log_settings_and_card(project):
     assert kept.num_examples == tuple(settings["num_examples"])
     card = (result / "README.md").read_text()
     assert "train-000002.tar" in card
+    assert "examples as codes, captions cross (block), separator learned" in card
     assert "musicgen@sha256:" in card
     assert not any(str(project) in path.read_text() for path in result.rglob("*.*") if path.suffix != ".safetensors")
 
@@ -99,13 +100,18 @@ def test_shards_of_one_name_in_two_folders_both_count(project):
     assert adapter_bytes(project) != before
 
 
-def test_sigterm_then_the_same_command_ends_with_the_same_bytes(project, monkeypatch, capsys):
-    run.main(arguments(project))
+DRAWN = ("order=shuffled", "example_crop=random", "null_share=0.2", "bucket_batches=3", "max_batch_columns=70")
+
+
+@pytest.mark.parametrize("drawn", [(), DRAWN], ids=["default", "all that is drawn"])
+def test_sigterm_then_the_same_command_ends_with_the_same_bytes(project, monkeypatch, capsys, drawn):
+    more = [part for value in drawn for part in ("--set", f"train.{value}")]
+    run.main(arguments(project, *more))
     undisturbed, log = adapter_bytes(project), (project / "runs/toy/train_log.jsonl").read_bytes()
     shutil.rmtree(project / "runs")
-    from train import data
+    from train.icl import batches
 
-    draw = data.train_batch
+    draw = batches.train_batch
 
     def interrupted(shards, i, *rest, **options):
         if i == 2:
@@ -113,12 +119,12 @@ def test_sigterm_then_the_same_command_ends_with_the_same_bytes(project, monkeyp
         return draw(shards, i, *rest, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(data, "train_batch", interrupted)
+        patch.setattr(batches, "train_batch", interrupted)
         with pytest.raises(SystemExit) as left:
-            run.main(arguments(project))
+            run.main(arguments(project, *more))
     assert left.value.code == 128 + signal.SIGTERM
     assert not (project / "runs/toy").exists()
-    run.main(arguments(project))
+    run.main(arguments(project, *more))
     assert "going on from step 3" in capsys.readouterr().err
     assert adapter_bytes(project) == undisturbed
     assert (project / "runs/toy/train_log.jsonl").read_bytes() == log
@@ -129,8 +135,9 @@ def test_kill_9_then_the_same_command_ends_with_the_same_bytes(project, capsys):
     run.main(long)
     undisturbed = adapter_bytes(project)
     shutil.rmtree(project / "runs")
-    command = [sys.executable, "-m", "train.run", *long]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+    command, told = [sys.executable, "-m", "train.run", *long], project / "told.txt"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with told.open("w") as stderr, subprocess.Popen(command, stderr=stderr, env=environment) as process:
         deadline = time.monotonic() + 120
         while not list((project / "runs").glob(".work/toy/*/checkpoints/step-*")):
             assert process.poll() is None, "the run ended before its first checkpoint"
@@ -138,6 +145,8 @@ def test_kill_9_then_the_same_command_ends_with_the_same_bytes(project, capsys):
             time.sleep(0.01)
         process.kill()
     assert not (project / "runs/toy").exists()
+    # No library's remark among them: a process of its own imports all of them anew.
+    assert all(line.startswith(("episodes take up to", "step ")) for line in told.read_text().splitlines())
     [folder] = (project / "runs/.work/toy").glob("*/checkpoints")
     capsys.readouterr()
     run.main(long)
@@ -149,7 +158,7 @@ def test_kill_9_then_the_same_command_ends_with_the_same_bytes(project, capsys):
 def test_full_training_publishes_a_whole_checkpoint(project):
     run.main(arguments(project, "--set", "train.method=full"))
     files = {path.name for path in (project / "runs/toy/model").iterdir()}
-    assert {"config.json", "model.safetensors", "separator.safetensors", "tokenizer.json"} <= files
+    assert {"config.json", "model.safetensors", "parts.safetensors", "tokenizer.json"} <= files
 
 
 def test_dry_run_says_what_it_would_do_and_does_nothing(project, capsys):

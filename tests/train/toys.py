@@ -22,6 +22,8 @@ from pipeline.data.shards import Sample, decode_json, encode_json, encode_npy, w
 
 WORDS = ["amber", "basalt", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "juniper", "kelp", "loam"]
 
+CLAP_DIM = 4
+
 TRAIN: dict[str, object] = {
     "steps": 6,
     "batch_size": 4,
@@ -130,6 +132,7 @@ def packed_sample(
     examples_KT: list[np.ndarray],
     prompts: list[str],
     codec: dict[str, object],
+    clap: np.ndarray | None = None,
 ) -> Sample:
     """A sample as `stages.pack` writes it; prompts are the examples' and then the target's."""
     num_codebooks = target_KT.shape[0]
@@ -156,9 +159,15 @@ def packed_sample(
         "json": encode_json(meta),
         "target.npy": encode_npy(target_KT.astype(np.uint16)),
         "examples.npy": encode_npy(flat.astype(np.uint16)),
-        "clap.npy": encode_npy(np.zeros((1 + len(examples_KT), 2, 4), np.float16)),
+        "clap.npy": encode_npy((clap_vectors(1 + len(examples_KT), key) if clap is None else clap).astype(np.float16)),
     }
     return Sample(key, members)
+
+
+def clap_vectors(number: int, key: str) -> np.ndarray:
+    """Unit vectors of text and audio, four wide, drawn from a key."""
+    vectors = np.random.default_rng(list(key.encode())).normal(size=(number, 2, CLAP_DIM))
+    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float16)
 
 
 def altered(sample: Sample, **changes: object) -> Sample:

@@ -1,15 +1,15 @@
-"""What is trained: a LoRA adapter with the separator rows, or the whole decoder; and how each is kept."""
+"""What is trained: a LoRA adapter with the separator rows and parts, or the whole decoder; and how each is kept."""
 
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
@@ -19,9 +19,13 @@ from pipeline.errors import ContractError, ParamsError
 from pipeline.models.base import find_checkpoint
 from pipeline.music.sequence import pad_id, separator_id
 from train.checkpoint import MODEL_FOLDER
-from train.icl.model import SEPARATOR_FILE, SEPARATOR_NAME, IclModel, load_model, load_network, separator_rows
+from train.icl.model import PARTS_FILE, SEPARATOR_NAME, IclModel, load_model, load_network, separator_rows
 from train.inputs import Run
 from train.params import TrainParams
+
+# peft imports bitsandbytes, which asks users for a package that only speeds up its 4 bits on a CPU.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict  # noqa: E402
 
 
 def make_trainable(model: IclModel, params: TrainParams) -> dict[str, nn.Parameter]:
@@ -39,10 +43,20 @@ def make_trainable(model: IclModel, params: TrainParams) -> dict[str, nn.Paramet
         torch.manual_seed(params.seed)
         _attach_lora(model, params)
     else:
-        model.network.decoder.requires_grad_(True)
-        if hasattr(model.network, "enc_to_dec_proj"):
-            model.network.enc_to_dec_proj.requires_grad_(True)
+        _unfreeze(model)
     return {name: value for name, value in model.network.named_parameters() if value.requires_grad}
+
+
+def _unfreeze(model: IclModel) -> None:
+    network = model.network
+    for name in ("decoder", "enc_to_dec_proj", "parts"):
+        if hasattr(network, name):
+            getattr(network, name).requires_grad_(True)
+    if model.params.text_placement == "inline":
+        # Not used, so without gradient: weight decay alone would change it.
+        for name, part in network.named_modules():
+            if name.rpartition(".")[2] in ("encoder_attn", "encoder_attn_layer_norm", "enc_to_dec_proj"):
+                part.requires_grad_(False)
 
 
 def _attach_lora(model: IclModel, params: TrainParams) -> None:
@@ -54,7 +68,8 @@ def _attach_lora(model: IclModel, params: TrainParams) -> None:
         lora_alpha=params.lora_alpha,  # pyright: ignore[reportArgumentType]
         lora_dropout=params.lora_dropout,
         target_modules=params.lora_pattern,
-        trainable_token_indices={name: [separator] for name in tables},
+        trainable_token_indices={name: [separator] for name in tables} if params.trains_separator else None,
+        modules_to_save=list(model.parts) or None,
     )
     try:
         with _peft_behind_transformers():
@@ -109,7 +124,7 @@ def load_adapter(model: IclModel, folder: Path) -> None:
 def save_full(model: IclModel, folder: Path, *, source: str) -> None:
     """Write a trained decoder as a whole checkpoint that stock transformers loads, codec and all.
 
-    The separator's rows lie in a file of their own beside it: transformers' embeddings have no place for them.
+    The separator's rows and the parts lie in a file of their own beside it: transformers has no place for them.
 
     Args:
         model: a model trained with `method: full`.
@@ -117,14 +132,17 @@ def save_full(model: IclModel, folder: Path, *, source: str) -> None:
         source: the base checkpoint, from which the codec and the tokenizer come.
     """
     whole = load_network(source)
-    state = {name: value for name, value in model.network.state_dict().items() if not name.startswith("audio_")}
+    ours = ("audio_", "parts.")
+    state = {name: value for name, value in model.network.state_dict().items() if not name.startswith(ours)}
     rows = pad_id(model.codec.codebook_size) + 1
     for name in [name for name in state if ".embed_tokens." in name and name.startswith("decoder.")]:
         state[name] = state[name][:rows]
     whole.load_state_dict(state, strict=False)
     whole.save_pretrained(folder)
     AutoTokenizer.from_pretrained(find_checkpoint(source, role="generator").path).save_pretrained(folder)
-    save_file({SEPARATOR_NAME: separator_rows(model.network)}, folder / SEPARATOR_FILE)
+    parts = model.parts.state_dict() if len(model.parts) else {}
+    rows = {SEPARATOR_NAME: separator_rows(model.network)}
+    save_file(rows | {name: value.detach().cpu().contiguous() for name, value in parts.items()}, folder / PARTS_FILE)
 
 
 def load_trained(run: Run, source: str, *, device: str = "cpu") -> IclModel:

@@ -8,7 +8,6 @@ Shape letters: B batch (1), K codebooks, P prefix columns, S columns, V codebook
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +17,11 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
 from pipeline.music.sequence import build_prefix, delay_mask, pad_id, undelay
+from train.augment import nearest_examples, null_episode, without_text
+from train.data import Episode
+from train.icl.batches import clap_vectors
 from train.icl.model import IclModel
-from train.icl.text import block_mask
+from train.icl.states import lay_columns, read_states, states_mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,10 @@ class Sampling:
     """Codes to choose from, 0 for all."""
     guidance_scale: float = 1.0
     """1 is no guidance."""
+    examples_guidance: float = 0.0
+    """0 is no guidance away from the branch without examples."""
+    text_guidance: float = 0.0
+    """0 is no guidance away from the branch without the target's text."""
     seed: int = 0
     """Of the sampler; the same on every device, because codes are drawn on the CPU."""
 
@@ -41,56 +47,45 @@ class _Stream:
 
     Args:
         model: in eval mode.
-        examples_KT: codes of the examples in prompt order.
-        prompts: one per example, then the target's.
+        context: an episode as training would show it; its target is not read.
     """
 
-    def __init__(
-        self, model: IclModel, examples_KT: Sequence[NDArray[np.integer]], prompts: Sequence[str | None]
-    ) -> None:
-        K, size = model.codec.num_codebooks, model.codec.codebook_size
-        prefix_KP, segments_P = build_prefix(examples_KT, num_codebooks=K, codebook_size=size)
+    def __init__(self, model: IclModel, context: Episode) -> None:
+        K, size, form = model.codec.num_codebooks, model.codec.codebook_size, model.params.form
+        prefix = build_prefix(context.examples_KT, num_codebooks=K, codebook_size=size, form=form)
         self._model = model
-        self.columns_BKS = torch.from_numpy(prefix_KP)[None].to(model.device)
-        self._segments_BS = torch.from_numpy(segments_P)[None].to(model.device)
-        self._text = model.text.join([prompts])
-        self._states = model.project(self._text)
+        self.columns_BKS = torch.from_numpy(prefix.columns_KP)[None].to(model.device)
+        self._segments_BS = torch.from_numpy(prefix.segments_P)[None].to(model.device)
+        self._read = read_states(model, [context.prompts], [clap_vectors(context, form).to(model.device)])
+        self._new, _ = lay_columns(model, self.columns_BKS, [prefix.starts_N.tolist()], self._read)
         self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         self._num_read = 0
 
     def next_logits(self) -> Tensor:
         """Scores of the column after the last one, [K, V], float32 on the CPU."""
-        new_BKS = self.columns_BKS[:, :, self._num_read :]
-        mask = block_mask(self._segments_BS[:, self._num_read :], self._text.segments_BL, self._states.dtype)
-        logits = self._model.decode(new_BKS, self._states, mask, self._cache)
+        mask = states_mask(self._model, self._segments_BS[:, self._num_read :], self._read)
+        logits = self._model.decode(self._new, self._read.states_BLD, mask, self._cache)
         self._num_read = self.columns_BKS.shape[2]
         return logits[0, :, -1].float().cpu()
 
     def append(self, column_K: Tensor) -> None:
         """Add a column to the target's segment."""
-        column_BKS = column_K[None, :, None].to(self.columns_BKS.device)
-        self.columns_BKS = torch.cat([self.columns_BKS, column_BKS], dim=2)
+        self._new = column_K[None, :, None].to(self.columns_BKS.device)
+        self.columns_BKS = torch.cat([self.columns_BKS, self._new], dim=2)
         self._segments_BS = torch.cat([self._segments_BS, self._segments_BS[:, -1:]], dim=1)
 
 
 @torch.no_grad()
-def generate_codes(
-    model: IclModel,
-    examples_KT: Sequence[NDArray[np.integer]],
-    *,
-    prompts: Sequence[str | None],
-    num_frames: int,
-    sampling: Sampling,
-) -> NDArray[np.uint16]:
+def generate_codes(model: IclModel, context: Episode, *, num_frames: int, sampling: Sampling) -> NDArray[np.uint16]:
     """Generate the codes of one target.
 
-    With guidance, a second stream without examples and text runs beside the first, as in training's null episodes:
-    logits = null + scale * (conditional - null).
+    With guidance, streams run beside it in which something is left out, as in training's episodes without it:
+    logits = null + guidance_scale * (whole - null) + examples_guidance * (whole - without examples)
+    + text_guidance * (whole - without text).
 
     Args:
         model: in eval mode.
-        examples_KT: codes of the examples in prompt order.
-        prompts: one per example, then the target's.
+        context: an episode as training would show it, cut to the budgets; its target is not read.
         num_frames: frames to generate.
         sampling: how codes are chosen.
 
@@ -98,26 +93,30 @@ def generate_codes(
         Codes [K, num_frames].
     """
     K, size = model.codec.num_codebooks, model.codec.codebook_size
-    streams = [_Stream(model, examples_KT, prompts)]
-    if sampling.guidance_scale != 1.0:
-        streams.append(_Stream(model, [], [None]))
+    weighted = [(weight, _Stream(model, shown)) for weight, shown in branches(context, sampling)]
+    whole = weighted[0][1]
     generator = torch.Generator().manual_seed(sampling.seed)
     valid_KS = torch.from_numpy(delay_mask(K, num_frames))
-    num_prefix = streams[0].columns_BKS.shape[2]
+    num_prefix = whole.columns_BKS.shape[2]
     for s in range(valid_KS.shape[1]):
-        logits_KV = _guide([stream.next_logits() for stream in streams], sampling.guidance_scale)
+        logits_KV = torch.stack([weight * stream.next_logits() for weight, stream in weighted]).sum(dim=0)
         column_K = choose_codes(logits_KV, sampling, generator)
         column_K = torch.where(valid_KS[:, s], column_K, pad_id(size))
-        for stream in streams:
+        for _, stream in weighted:
             stream.append(column_K)
-    return undelay(streams[0].columns_BKS[0, :, num_prefix:].cpu().numpy())
+    return undelay(whole.columns_BKS[0, :, num_prefix:].cpu().numpy())
 
 
-def _guide(logits: Sequence[Tensor], scale: float) -> Tensor:
-    if len(logits) == 1:
-        return logits[0]
-    conditional, null = logits
-    return null + scale * (conditional - null)
+def branches(context: Episode, sampling: Sampling) -> list[tuple[float, Episode]]:
+    """What is read to choose a code, the whole context first, each with its weight; weights sum to 1."""
+    scale, examples, text = sampling.guidance_scale, sampling.examples_guidance, sampling.text_guidance
+    left_out = [
+        (1 - scale, null_episode(context)),
+        (-examples, nearest_examples(context, 0)),
+        (-text, without_text(context)),
+    ]
+    used = [(weight, shown) for weight, shown in left_out if weight != 0]
+    return [(scale + examples + text, context), *used]
 
 
 def choose_codes(logits_KV: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:

@@ -1,11 +1,11 @@
 """MusicGen as a network that reads episodes: examples and target in one stream, text by segment.
 
-Shape letters: B batch, K codebooks, S columns, L text tokens, D widths, V codebook entries.
+Shape letters: B batch, K codebooks, S columns, R columns with states among them, L states of an episode, D width, V
+codebook entries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,20 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, MusicgenForConditionalGeneration
 from transformers.utils import logging
 
-from pipeline.errors import ContractError
+from pipeline.errors import ContractError, ParamsError
 from pipeline.models.base import find_checkpoint, load_pretrained
 from pipeline.music.sequence import pad_id, separator_id
 from train.data import CodecShape
-from train.icl.text import TextEncoder, TextStates, block_mask
+from train.icl.batches import Batch
+from train.icl.columns import ColumnPositions
+from train.icl.frozen import shrink_frozen
+from train.icl.parts import INIT_PHRASE, make_parts
+from train.icl.states import lay_columns, read_states, states_mask
+from train.icl.text import TextEncoder, TextStates
 from train.params import TrainParams
 
-SEPARATOR_FILE = "separator.safetensors"
-"""Trained separator rows beside a whole checkpoint, [K, D] under SEPARATOR_NAME."""
+PARTS_FILE = "parts.safetensors"
+"""Beside a whole checkpoint: the trained separator rows, [K, D] under SEPARATOR_NAME, and the network's parts."""
 SEPARATOR_NAME = "separator"
 MIN_PIECES = 10
 """A tokenizer that was not found can come back with special tokens alone instead of failing (T5: 104 of them)."""
@@ -33,21 +38,34 @@ class IclModel:
     """A loaded MusicGen without its codec, with one more embedding row per codebook for the separator.
 
     Args:
-        network: transformers' model, already extended by `add_separator_rows`.
+        network: transformers' model, already extended by `add_separator_rows`, with its `parts` where it has any.
         text: its text encoder.
         codec: the codec that it was made for.
         precision: dtype of autocast; float32 turns it off.
+        params: how a sequence is read.
     """
 
     def __init__(
-        self, network: Any, text: TextEncoder, codec: CodecShape, *, precision: torch.dtype = torch.float32
+        self,
+        network: Any,
+        text: TextEncoder,
+        codec: CodecShape,
+        *,
+        precision: torch.dtype = torch.float32,
+        params: TrainParams | None = None,
     ) -> None:
         self.network = network
         self.text = text
         self.codec = codec
         self.precision = precision
+        self.params = params or TrainParams()
         self.adapter: Any = None
         """peft's wrapper around `network`, where one is attached."""
+
+    @property
+    def parts(self) -> Any:
+        """Modules beside the decoder, by name."""
+        return getattr(self.network, "parts", {})
 
     @property
     def device(self) -> torch.device:
@@ -59,36 +77,42 @@ class IclModel:
         self.network.train(on)
         self.network.text_encoder.eval()
 
-    def logits(self, inputs_BKS: Tensor, segments_BS: Tensor, prompts: Sequence[Sequence[str | None]]) -> Tensor:
-        """Scores of the next column's codes, [B, K, S, V].
+    def logits(self, batch: Batch) -> Tensor:
+        """Scores of the next column's codes, [B, K, S, V], for every column of the batch.
+
+        Where the states of a segment come between two columns, the last of them predicts the second.
+        """
+        read = read_states(self, batch.prompts, batch.clap_ND)
+        columns, places_BS = lay_columns(self, batch.inputs_BKS, batch.starts, read)
+        logits_BKRV = self.decode(columns, read.states_BLD, states_mask(self, batch.segments_BS, read))
+        if places_BS is None:
+            return logits_BKRV
+        return logits_BKRV.take_along_dim(places_BS[:, None, :, None], dim=2)
+
+    def decode(self, columns: Tensor, states: Tensor | None, mask: Tensor | None, cache: Any = None) -> Tensor:
+        """Run the decoder on columns; with a cache, on those that follow the cached ones.
 
         Args:
-            inputs_BKS: int64 ids, padded at the end.
-            segments_BS: segment of each column; padding may bear any id.
-            prompts: per episode its prompts, the target's last; None is the null prompt.
-        """
-        text = self.text.join(prompts)
-        states = self.project(text)
-        mask = block_mask(segments_BS, text.segments_BL, states.dtype)
-        return self.decode(inputs_BKS, states, mask)
-
-    def decode(self, inputs_BKS: Tensor, states: Tensor, mask: Tensor, cache: Any = None) -> Tensor:
-        """Run the decoder on columns; with a cache, on those that follow the cached ones.
+            columns: ids [B, K, S], or embeddings [B, S, D].
+            states: for cross-attention, [B, L, D].
+            mask: additive, [B, 1, S, L].
+            cache: transformers' own.
 
         Returns:
             Logits [B, K, S, V].
         """
-        B, K, S = inputs_BKS.shape
+        B, S = columns.shape[0], columns.shape[1 if columns.is_floating_point() else 2]
         # The top-level forward multiplies its mask into the text states, so it cannot take a mask per column.
         with self.autocast():
             out = self.network.decoder(
-                inputs_BKS.reshape(B * K, S),
+                None if columns.is_floating_point() else columns.flatten(0, 1),
+                inputs_embeds=columns if columns.is_floating_point() else None,
                 encoder_hidden_states=states,
                 encoder_attention_mask=mask,
                 past_key_values=cache,
                 use_cache=cache is not None,
             )
-        return out.logits.view(B, K, S, -1)
+        return out.logits.view(B, self.codec.num_codebooks, S, -1)
 
     def project(self, text: TextStates) -> Tensor:
         """Bring text states to the decoder's width, [B, L, D], and zero what must say nothing.
@@ -102,7 +126,8 @@ class IclModel:
 
     def autocast(self) -> torch.autocast:
         """Context in which matrix products run in `precision`."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == torch.bfloat16)
+        is_on = self.precision != torch.float32
+        return torch.autocast(self.device.type, dtype=self.precision if is_on else torch.bfloat16, enabled=is_on)
 
 
 def load_model(source: str, *, params: TrainParams, device: str = "cpu") -> IclModel:
@@ -130,11 +155,32 @@ def load_model(source: str, *, params: TrainParams, device: str = "cpu") -> IclM
     codec = _codec_shape(network, source)
     # Shards hold codes already: the codec would only take memory.
     network.audio_encoder = nn.Identity()
-    network.requires_grad_(False).eval().to(device)
+    network.requires_grad_(False).eval()
+    shrink_frozen(network, params.base_weights)
+    network.to(device)
     add_separator_rows(network)
-    read_separator_rows(network, folder)
+    positions = network.decoder.model.decoder.embed_positions
+    network.decoder.model.decoder.embed_positions = ColumnPositions(positions)
     text = TextEncoder(network.text_encoder, tokenizer, max_tokens=params.max_text_tokens)
-    return IclModel(network, text, codec, precision=_choose_precision(params.precision, device))
+    model = IclModel(network, text, codec, precision=_choose_precision(params, device), params=params)
+    add_parts(model)
+    read_parts(network, folder)
+    return model
+
+
+def add_parts(model: IclModel) -> None:
+    """Give a network the modules that its format needs, frozen; they begin as `params.seed` says.
+
+    Raises:
+        ParamsError: the format shows more codebooks than there are.
+    """
+    shown, network = model.params.example_codebooks, model.network
+    if shown is not None and shown > model.codec.num_codebooks:
+        raise ParamsError(f"train.example_codebooks: {shown}, the model has {model.codec.num_codebooks}")
+    rms = float(model.project(model.text.join([[INIT_PHRASE]])).float().square().mean() ** 0.5)
+    parts = make_parts(network, model.params, state_rms=rms).to(model.device).requires_grad_(False)
+    if len(parts):
+        network.parts = parts.eval()
 
 
 def load_network(source: str) -> Any:
@@ -157,10 +203,13 @@ def _codec_shape(network: Any, source: str) -> CodecShape:
     return CodecShape(decoder.num_codebooks, decoder.vocab_size, float(codec.frame_rate), codec.sampling_rate)
 
 
-def _choose_precision(precision: str, device: str) -> torch.dtype:
-    if precision == "auto":
-        precision = "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+def _choose_precision(params: TrainParams, device: str) -> torch.dtype:
+    precision = params.precision
+    if precision == "auto" and device.startswith("cuda"):
+        precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    elif precision == "auto":
+        precision = "fp32" if params.base_weights == "fp32" else "bf16"
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
 
 
 def add_separator_rows(network: Any) -> None:
@@ -182,13 +231,15 @@ def separator_rows(network: Any) -> Tensor:
     return torch.stack([table.weight.detach()[row].cpu() for table in network.decoder.model.decoder.embed_tokens])
 
 
-def read_separator_rows(network: Any, folder: Path) -> None:
-    """Take trained separator rows from beside a checkpoint, if it has any."""
-    path = folder / SEPARATOR_FILE
+def read_parts(network: Any, folder: Path) -> None:
+    """Take trained separator rows and parts from beside a checkpoint, if it has any."""
+    path = folder / PARTS_FILE
     if not path.is_file():
         return
-    row = separator_id(network.config.decoder.vocab_size)
-    rows_KD = load_file(path)[SEPARATOR_NAME]
+    state = load_file(path)
+    rows_KD, row = state.pop(SEPARATOR_NAME), separator_id(network.config.decoder.vocab_size)
     with torch.no_grad():
         for table, values in zip(network.decoder.model.decoder.embed_tokens, rows_KD, strict=True):
             table.weight[row] = values.to(table.weight.device)
+    if hasattr(network, "parts"):
+        network.parts.load_state_dict(state)

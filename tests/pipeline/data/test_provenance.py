@@ -67,3 +67,12 @@ def test_listing_digest_sees_a_new_time_and_a_new_file(tmp_path: Path):
     two = provenance.listing_digest(tmp_path)
     (tmp_path / "b").write_text("x")
     assert len({one, two, provenance.listing_digest(tmp_path)}) == 3
+
+
+@pytest.mark.parametrize("content", [None, "{}", "not json", '{"parents": 3}'])
+def test_a_split_that_cannot_be_read_is_one_line_that_names_its_stage(tmp_path, content):
+    path = tmp_path / "split.json"
+    if content is not None:
+        path.write_text(content, "utf-8")
+    with pytest.raises(ContractError, match=r"split\.json.*run `python -m stages\.split`"):
+        provenance.check_parents(path, {"ingest/mine": "abc"}, stage="python -m stages.split")

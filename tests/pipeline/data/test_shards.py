@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,6 +143,26 @@ def test_index_of_another_schema_or_form_is_refused(tmp_path: Path):
             shards.load_index(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_samples": 5}, "numbers for 5 samples"),
+        ({"keys": []}, "0 keys for"),
+        ({"num_bytes": 700}, "outside of its tar of 700 bytes"),
+        ({"members": {"json": ["x", 2, 3, 4, 5, 6]}}, "invalid literal"),
+    ],
+)
+def test_an_index_that_contradicts_itself_is_refused(tmp_path: Path, change: dict[str, Any], words: str):
+    """Else a reader would give a sample without members, or bytes that are none."""
+    entry = write_shard(tmp_path / "a.tar", some_samples())
+    shards.write_folder_index(tmp_path, [entry])
+    content = json.loads((tmp_path / "index.json").read_bytes())
+    content["shards"][0] |= change
+    (tmp_path / "index.json").write_text(json.dumps(content))
+    with pytest.raises(ContractError, match=words):
+        shards.load_index(tmp_path)
+
+
 def test_json_refuses_nan():
     with pytest.raises(ValueError, match="JSON"):
         shards.encode_json({"x": float("nan")})
@@ -190,6 +213,36 @@ def test_expand_shards_reads_braces_globs_folders_and_lists(tmp_path: Path):
     for nothing in ("train-{000000..000099}.tar", "other-*.tar", "none.tar"):
         with pytest.raises(ParamsError, match="no such tar"):
             shards.expand_shards(f"{tmp_path}/{nothing}")
+
+
+@pytest.mark.parametrize("stream", ["pipe:cat a.tar", "s3://bucket/a-{0..9}.tar", "https://example.org/a.tar", "-"])
+def test_a_stream_is_not_taken_for_a_missing_file(stream: str):
+    with pytest.raises(ParamsError, match="a stream, where local tars are wanted"):
+        shards.expand_shards(stream)
+
+
+def test_the_index_knows_where_every_member_lies_and_its_checksum(tmp_path: Path):
+    samples = [*some_samples(2), Sample("toy-9", {"json": b"{}"})]
+    shards.write_folder_index(tmp_path, [write_shard(tmp_path / "a.tar", samples)])
+    entry, whole = shards.load_index(tmp_path)[0], (tmp_path / "a.tar").read_bytes()
+    for name, flat in entry.members.items():
+        for number, sample in enumerate(samples):
+            start, size = flat[2 * number : 2 * number + 2]
+            told = entry.crc32[name][8 * number : 8 * number + 8]
+            if name in sample.members:
+                assert whole[start : start + size] == sample.members[name]
+                assert told == f"{zlib.crc32(sample.members[name]):08x}"
+            else:
+                assert (start, size, told) == (shards.ABSENT, shards.ABSENT, "00000000")
+
+
+def test_an_index_without_checksums_is_read(tmp_path: Path):
+    """Those of earlier versions."""
+    shards.write_folder_index(tmp_path, [write_shard(tmp_path / "a.tar", some_samples())])
+    content = json.loads((tmp_path / "index.json").read_bytes())
+    del content["shards"][0]["crc32"]
+    (tmp_path / "index.json").write_text(json.dumps(content))
+    assert ShardFile(tmp_path / "a.tar").check().keys == ["toy-0", "toy-1", "toy-2"]
 
 
 def test_jsonl_survives_letters_that_look_like_line_ends(tmp_path: Path):

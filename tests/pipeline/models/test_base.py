@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.errors import ContractError, ParamsError
-from pipeline.models.base import choose_device, find_checkpoint, same_length_batches, weights_digest
+from pipeline.models.base import choose_device, find_checkpoint, same_length_groups, weights_digest
 
 
 @pytest.fixture
@@ -84,8 +84,6 @@ def test_choose_device_refuses_cuda_where_there_is_none(monkeypatch):
         choose_device("cuda")
 
 
-def test_same_length_batches_cover_all_items_once():
-    lengths = [5, 3, 5, 5, 3, 0]
-    batches = list(same_length_batches(lengths, 2))
-    assert batches == [[0, 2], [3], [1, 4], [5]]
-    assert list(same_length_batches([], 2)) == []
+def test_same_length_groups_cover_all_items_once():
+    assert same_length_groups([5, 3, 5, 5, 3, 0]) == [(5, [0, 2, 3]), (3, [1, 4]), (0, [5])]
+    assert same_length_groups([]) == []

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import ByteLevelBPETokenizer
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizerFast
 
-from pipeline.errors import ContractError
+from pipeline.errors import ContractError, ParamsError
 from pipeline.models.clap import load_embedder
 
 RATE_HZ = 48_000
@@ -20,9 +20,7 @@ SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 SENTENCES = ["a slow sad piano piece in a minor key", "fast bright drums and bass", "a choir sings softly at night"]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clap")
+def build_clap(folder) -> None:
     trainer = ByteLevelBPETokenizer()
     trainer.train_from_iterator(SENTENCES, vocab_size=320, special_tokens=SPECIALS)
     trainer.save(str(folder / "trained.json"))
@@ -36,6 +34,12 @@ def folder(tmp_path_factory):
         torch.manual_seed(0)
         ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=16)).save_pretrained(folder)
     ClapFeatureExtractor(frequency_min=50, truncation="rand_trunc").save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clap")
+    build_clap(folder)
     return folder
 
 
@@ -148,3 +152,63 @@ def test_loading_refuses_fusion(copy):
     ClapModel(config).save_pretrained(copy)
     with pytest.raises(ContractError, match="fuses random crops"):
         load_embedder(str(copy))
+
+
+def test_bf16_places_sounds_and_texts_alike_and_says_so(folder, embedder):
+    lowered = load_embedder(str(folder), batch_size=2, precision="bf16")
+    assert (embedder.stamp["precision"], lowered.stamp["precision"]) == ("fp32", "bf16")
+    assert 0.999 <= lowered.stamp["least_cosine"] <= 1
+    sounds = [noise(10.0), noise(3.3, 1), noise(21.5, 2)]
+    for mine_BD, exact_BD in (
+        (lowered.embed_audio(sounds), embedder.embed_audio(sounds)),
+        (lowered.embed_text(SENTENCES), embedder.embed_text(SENTENCES)),
+    ):
+        assert mine_BD.dtype == np.float32
+        assert (mine_BD * exact_BD).sum(axis=1).min() >= 0.999
+        assert not np.array_equal(mine_BD, exact_BD)  # another arithmetic indeed
+    np.testing.assert_array_equal(lowered.embed_audio(sounds), lowered.embed_audio(sounds))
+
+
+@pytest.mark.parametrize("tower", ["audio", "text"])
+def test_bf16_is_refused_where_it_would_move_vectors(copy, tower):
+    state = load_file(copy / "model.safetensors")
+    # What tells sounds apart rides on a large constant, which the last layer subtracts: bfloat16 rounds it away.
+    state[f"{tower}_projection.linear1.bias"] += 1000.0
+    last = state[f"{tower}_projection.linear2.weight"]
+    state[f"{tower}_projection.linear2.weight"] = last - last.mean(dim=1, keepdim=True)
+    save_file(state, copy / "model.safetensors", metadata={"format": "pt"})
+    load_embedder(str(copy))
+    with pytest.raises(ParamsError, match=r"has a cosine of .* less than 0\.999; set embed\.precision to fp32"):
+        load_embedder(str(copy), precision="bf16")
+
+
+def test_out_of_memory_halves_the_batch(folder, embedder):
+    class OutOfMemoryAbove(torch.nn.Module):
+        def __init__(self, layer, most):
+            super().__init__()
+            self.layer, self.most = layer, most
+
+        def forward(self, values):
+            if len(values) > self.most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+            return self.layer(values)
+
+    short = load_embedder(str(folder), batch_size=8)
+    projection = short._model.audio_projection
+    projection.linear1 = OutOfMemoryAbove(projection.linear1, 3)
+    sounds = [noise(10.0, seed) for seed in range(5)]
+    np.testing.assert_allclose(short.embed_audio(sounds), embedder.embed_audio(sounds), atol=2e-6)
+    assert short.batch_size == 2  # of 5
+    assert short.embed_text(SENTENCES).shape == (3, 16)
+
+
+def test_features_are_those_that_the_checkpoint_asks_for(copy, embedder):
+    path = copy / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "max_length_s": 5}))
+    shorter = load_embedder(str(copy))
+    assert shorter.stamp["window_s"] == 5.0
+    wave_N = noise(5.0)
+    # The other hears it twice in its ten seconds.
+    assert not np.array_equal(shorter.embed_audio([wave_N]), embedder.embed_audio([wave_N]))
+    two_windows = shorter.embed_audio([np.tile(wave_N, 2)])
+    np.testing.assert_allclose(two_windows, shorter.embed_audio([wave_N]), atol=1e-6)

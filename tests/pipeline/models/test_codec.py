@@ -64,6 +64,7 @@ def test_codec_describes_itself(codec, folder):
     stamp = codec.stamp
     assert (stamp["num_codebooks"], stamp["codebook_size"], stamp["frame_rate_hz"]) == (4, CODEBOOK_SIZE, 50.0)
     assert stamp["model"] == folder.name
+    assert stamp["precision"] == "fp32"
     assert stamp["versions"].keys() == {"torch", "transformers"}
     assert str(folder.parent) not in str(stamp)
 
@@ -213,3 +214,43 @@ def test_the_golden_clip_is_the_same_everywhere():
     # Whole numbers alone make it: if this digest changes, every stamp changes with it.
     assert hashlib.sha256(wave_N.astype("<f4").tobytes()).hexdigest().startswith("780ea621a7952295")
     np.testing.assert_array_equal(golden_wave(100), wave_N[:100])
+
+
+class OutOfMemoryAbove:
+    """A codec's pass with memory for so many waves; fails as CUDA's allocator does."""
+
+    def __init__(self, encode_batch, most: int) -> None:
+        self.encode_batch, self.most = encode_batch, most
+        self.batches: list[int] = []
+
+    def __call__(self, waves_BN):
+        self.batches.append(len(waves_BN))
+        if len(waves_BN) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return self.encode_batch(waves_BN)
+
+
+def limit_memory(codec, most: int) -> OutOfMemoryAbove:
+    # Around the whole pass: on a CPU its layers never see a batch as it was cut.
+    codec._encode_batch = OutOfMemoryAbove(codec._encode_batch, most)
+    return codec._encode_batch
+
+
+def test_out_of_memory_halves_the_batch_and_changes_no_code(folder):
+    sounds = waves(*[RATE_HZ] * 7, 3 * RATE_HZ, 3 * RATE_HZ)
+    expected = load_codec(str(folder), batch_size=8).encode(sounds)
+    short = load_codec(str(folder), batch_size=8)
+    layer = limit_memory(short, 2)
+    for _ in range(2):
+        for found_KT, expected_KT in zip(short.encode(sounds), expected, strict=True):
+            np.testing.assert_array_equal(found_KT, expected_KT)
+    assert short.batch_size == 1  # of 7: 3, then 1
+    assert max(layer.batches[3:]) == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
+def test_codes_are_equal_whatever_the_batch(codec, folder, batch_size):
+    sounds = waves(*[RATE_HZ] * 5, 2 * RATE_HZ, 2 * RATE_HZ, RATE_HZ // 2)
+    found = load_codec(str(folder), batch_size=batch_size).encode(sounds)
+    for found_KT, expected_KT in zip(found, codec.encode(sounds), strict=True):
+        np.testing.assert_array_equal(found_KT, expected_KT)

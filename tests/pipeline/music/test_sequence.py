@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pipeline.music.sequence import (
     IGNORED_LABEL,
     Budget,
+    Format,
     build_prefix,
     build_sequence,
     cut_to_budget,
@@ -93,9 +94,12 @@ def test_separators_fill_their_columns_and_open_the_next_segment(episode):
 def test_prefix_is_how_the_sequence_begins(episode):
     examples, target = episode
     built = build_sequence(examples, target, codebook_size=SIZE)
-    prefix, segments = build_prefix(examples, num_codebooks=target.shape[0], codebook_size=SIZE)
-    assert np.array_equal(prefix, built.columns_KS[:, : prefix.shape[1]])
-    assert np.array_equal(segments, built.segments_S[: prefix.shape[1]])
+    prefix = build_prefix(examples, num_codebooks=target.shape[0], codebook_size=SIZE)
+    num_before = prefix.columns_KP.shape[1]
+    assert np.array_equal(prefix.columns_KP, built.columns_KS[:, :num_before])
+    assert np.array_equal(prefix.segments_P, built.segments_S[:num_before])
+    assert prefix.starts_N.tolist() == built.starts_N.tolist()
+    assert prefix.starts_N[-1] == num_before
 
 
 def test_blanked_examples_are_never_labels():
@@ -144,3 +148,92 @@ def test_segments_that_do_not_fit_together_are_refused(examples):
 def test_too_few_columns_to_undelay_are_refused():
     with pytest.raises(ValueError, match="no whole frame"):
         undelay(np.zeros((4, 3), int))
+
+
+@st.composite
+def forms(draw):
+    return Format(
+        separator=draw(st.sampled_from(["none", "pad", "learned", "text"])),
+        representation=draw(st.sampled_from(["codes", "clap", "both", "text"])),
+        text_placement=draw(st.sampled_from(["cross", "inline"])),
+        example_codebooks=draw(st.sampled_from([None, 1, 2, 9])),
+        state_columns=draw(st.sampled_from([0, 3])),
+    )
+
+
+@settings(deadline=None)
+@given(episodes(), forms(), st.sampled_from(["target", "all"]))
+def test_in_every_format_labels_are_the_codes_and_columns_are_counted(episode, form, loss_on):
+    examples, target = episode
+    built = build_sequence(examples, target, codebook_size=SIZE, form=form, loss_on=loss_on)
+    shown = examples if loss_on == "all" and form.shows_codes else []
+    for k in range(target.shape[0]):
+        seen = [clip[k] for clip in shown if form.example_codebooks is None or k < form.example_codebooks]
+        labels = built.labels_KS[k]
+        assert np.array_equal(labels[labels != IGNORED_LABEL], np.concatenate([*seen, target[k]]))
+    lengths = [clip.shape[1] for clip in [*examples, target]]
+    free = form.state_columns * len(lengths)
+    assert built.inputs_KS.shape[1] + free == num_columns(lengths, target.shape[0], form)
+
+
+@settings(deadline=None)
+@given(episodes(), forms())
+def test_in_every_format_each_clip_can_be_read_back_from_where_it_starts(episode, form):
+    examples, target = episode
+    built = build_sequence(examples, target, codebook_size=SIZE, form=form)
+    clips = [*(examples if form.shows_codes else []), target]
+    starts = built.starts_N[-len(clips) :]
+    for clip, start in zip(clips, starts, strict=True):
+        read = undelay(built.columns_KS[:, start : start + clip.shape[1] + clip.shape[0] - 1])
+        num_shown = clip.shape[0] if clip is target else form.example_codebooks or clip.shape[0]
+        assert np.array_equal(read[:num_shown], clip[:num_shown])
+        assert (read[num_shown:] == pad_id(SIZE)).all()
+
+
+@settings(deadline=None)
+@given(episodes(), forms())
+def test_a_separator_stands_behind_the_last_flushed_column_and_before_the_next_first_one(episode, form):
+    examples, target = episode
+    built = build_sequence(examples, target, codebook_size=SIZE, form=form)
+    between = 1 if form.has_separators else 0
+    for i, example in enumerate(examples):
+        own = example.shape[1] + example.shape[0] - 1 if form.shows_codes else 0
+        assert built.starts_N[i + 1] == built.starts_N[i] + own + between
+        if between:
+            expected = pad_id(SIZE) if form.separator == "pad" else separator_id(SIZE)
+            assert (built.columns_KS[:, built.starts_N[i + 1] - 1] == expected).all()
+    assert (built.columns_KS == separator_id(SIZE)).any() == (
+        bool(examples) and between == 1 and form.separator != "pad"
+    )
+
+
+@settings(deadline=None)
+@given(episodes(), forms())
+def test_a_column_reads_the_text_of_the_code_that_it_predicts(episode, form):
+    examples, target = episode
+    built = build_sequence(examples, target, codebook_size=SIZE, form=form, loss_on="all")
+    if form.shows_codes or form.text_placement == "cross":
+        for j in np.flatnonzero((built.labels_KS != IGNORED_LABEL).any(axis=0)):
+            assert built.segments_S[j] == np.searchsorted(built.starts_N, j + 1, side="right") - 1
+
+
+@settings(deadline=None)
+@given(episodes(), forms(), st.integers(1, 5), st.integers(8, 60))
+def test_in_every_format_budgets_hold_with_room_for_states(episode, form, example_frames, total):
+    examples, target = episode
+    kept, cut = cut_to_budget(examples, target, Budget(example_frames, 9, total), form)
+    assert num_columns([clip.shape[1] for clip in [*kept, cut]], target.shape[0], form) <= total
+    assert (
+        len(kept) == len(examples)
+        or num_columns(
+            [min(clip.shape[1], example_frames) for clip in examples] + [cut.shape[1]], target.shape[0], form
+        )
+        > total
+    )
+
+
+def test_text_inline_without_codes_is_a_row_of_captions_and_the_target():
+    form = Format(representation="text", text_placement="inline")
+    built = build_sequence([np.ones((2, 3), int)] * 2, np.array([[4], [5]]), codebook_size=SIZE, form=form)
+    assert built.columns_KS.tolist() == [[8, 9, 9, 4, 8], [8, 9, 9, 8, 5]]
+    assert built.starts_N.tolist() == [1, 2, 3]

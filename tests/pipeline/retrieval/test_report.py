@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.retrieval.report import ClipTable, distribution, gini, overlap, report_lines, report_picks
+from pipeline.retrieval.report import ClipTable, distribution, gini, overlap, report_picks
+from pipeline.retrieval.report_tables import comparison_table, report_lines, report_table
 
 
 def table() -> ClipTable:
@@ -86,6 +87,44 @@ def test_an_author_may_be_known_only_beyond_the_nearest():
 
 def test_distribution_gives_percentiles():
     assert distribution(np.arange(101.0)) == {"mean": 50.0, "p5": 5.0, "p50": 50.0, "p95": 95.0}
+
+
+def test_a_table_shows_every_figure_of_the_report():
+    found = report(
+        t=value("a", "b", rule="all slow", varied="mode"), u=value("a", "c", fallback={"to": "x", "why": "y"})
+    )
+    lines = report_table(found).splitlines()
+    for row in (
+        "# Examples by structured",
+        "| targets | 2 |",
+        "| targets without enough examples | 4 (`drops.jsonl` names them) |",
+        "| clips in the pool, used | 3 of 3 |",
+        "| most used | a, 2 times |",
+        "| Gini of use | 0.167 |",
+        "| targets that fell back | 50 % |",
+        "| fell back to x: y | 1 |",
+        "| sets that vary the mode | 1 |",
+        # t-a 1, t-b 0, u-a 0, u-c 1
+        "| prompt and example's caption | 0.500 | 0.000 | 0.500 | 1.000 |",
+        "| author | 3 | 67 % | 100 % | 50 % |",
+        "| corpus | 4 | 75 % | 50 % | 50 % |",
+    ):
+        assert row in lines
+
+
+def test_strategies_stand_side_by_side():
+    reports = {
+        "semantic": report(t=value("a", "b"), u=value("b", "c")),
+        "oracle": report_picks({"t": value("a")}, table(), strategy="oracle", num_too_few=0),
+    }
+    lines = comparison_table(reports, {"semantic": {"oracle": 0.5}, "oracle": {"semantic": 0.5}}).splitlines()
+    assert (
+        "| semantic | 2 | 4 | 0 % | 0.750 | 0.750 | 0.250 | 100 % | 2 | 0.167 | 33 % | 50 % | 50 % | 75 % | 50 % |"
+        in lines
+    )
+    assert "`oracle` uses the target's audio: an upper bound." in lines
+    assert "| semantic |  | 50 % |" in lines
+    assert len({line.count("|") for line in lines[2:6]}) == 1
 
 
 @given(times=st.lists(st.integers(0, 50), min_size=1, max_size=40))

@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pipeline.data.draws import draw
 from pipeline.retrieval.audit import find_leak, find_near_duplicate
-from pipeline.retrieval.filters import Target, allowed_rows, cap_authors
-from pipeline.retrieval.index import ExactIndex, Pool, joint_queries, joint_vectors, stack_unit
-from pipeline.retrieval.strategies import STRATEGIES, Picker, PickParams
+from pipeline.retrieval.filters import Limits, Target, allowed_masks, cap_authors
+from pipeline.retrieval.index import Pool, mix, stack_unit
+from pipeline.retrieval.strategies import STRATEGIES, Picker, PickParams, drawn_rows
 
 Float32 = NDArray[np.float32]
 
@@ -102,7 +105,7 @@ def test_near_duplicates_are_never_picked(strategy: str):
     wanted = {"num_examples": 59}
     assert strategy == "random" or 7 in rows_of(picker(pool, strategy, near_duplicate_cosine=1.1), twin)
     assert 7 not in rows_of(picker(pool, strategy, **wanted), twin)
-    assert not allowed_rows(twin, pool, near_duplicate_cosine=0.98)[7]
+    assert not next(allowed_masks([twin], pool, Limits(0.98)))[7]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -162,32 +165,11 @@ def test_equal_clips_are_taken_in_key_order(strategy: str):
     assert rows_of(picker(pool, strategy, num_examples=3), target) == [0, 1, 2]
 
 
-def test_a_tie_at_the_last_place_goes_to_the_smaller_row():
-    rows_MD = np.concatenate([np.eye(4, dtype=np.float32)[1:2]] * 30 + [np.eye(4, dtype=np.float32)[:1]])
-    index = ExactIndex(rows_MD)
-    query = np.array([[1.0, 0.5, 0, 0]], np.float32)
-    for num_rows in range(1, 31):
-        assert index.search(query, num_rows)[1].tolist() == [[30, *range(num_rows - 1)]]
-    assert index.search(query, 0)[1].shape == (1, 0)
-
-
-def test_ties_go_to_the_smaller_row():
-    rows_MD = np.tile(np.eye(4, dtype=np.float32)[:1], (6, 1))
-    _, rows_BN = ExactIndex(rows_MD).search(rows_MD[:1], 6)
-    assert rows_BN.tolist() == [[0, 1, 2, 3, 4, 5]]
-
-
-def test_a_search_for_more_than_there_is_gives_all():
-    index = ExactIndex(np.eye(3, dtype=np.float32))
-    assert len(index) == 3
-    assert index.search(np.eye(3, dtype=np.float32), 9)[1].shape == (3, 3)
-
-
-def test_joint_vectors_make_one_product_of_two_cosines():
+def test_mixed_vectors_make_one_product_of_two_cosines():
     rng = np.random.default_rng(1)
     text, audio, query = unit(rng, 4), unit(rng, 4), unit(rng, 2)
-    joint = joint_queries(query) @ joint_vectors(text, audio, text_weight=0.3).T
-    assert np.allclose(joint, 0.3 * query @ text.T + 0.7 * query @ audio.T, atol=1e-6)
+    mixed = query @ mix(text, audio, text_weight=0.3).T
+    assert np.allclose(mixed, 0.3 * query @ text.T + 0.7 * query @ audio.T, atol=1e-6)
 
 
 def test_stack_unit_restores_length_lost_to_half_floats():
@@ -223,3 +205,141 @@ def test_the_audit_finds_an_example_that_sounds_like_its_target():
     audio[2] = 0.5 * audio[0]
     assert find_near_duplicate(audio, near_duplicate_cosine=0.98) == 1
     assert find_near_duplicate(audio[:1], near_duplicate_cosine=0.98) is None
+
+
+# --- all targets of a shard at once -----------------------------------------------------------------------------------
+
+
+def crowded_pool(seed: int) -> tuple[Pool, list[Target]]:
+    """Groups of up to 20, audio in four kinds, captions by few authors: most of what lies near is not allowed."""
+    rng = np.random.default_rng(seed)
+    rows, targets = int(rng.integers(30, 90)), 12
+    audio = unit(rng, 4)[rng.integers(4, size=rows + targets)]
+    audio = np.where(rng.random((rows + targets, 1)) < 0.5, audio, unit(rng, rows + targets)).astype(np.float32)
+    text = unit(rng, 25)[rng.integers(25, size=rows + targets)]
+    numbers = np.minimum(rng.integers(0, 9, rows + targets), rng.integers(0, 9, rows + targets))
+    authors = [("", "a", "b", "c")[n] for n in rng.integers(4, size=rows + targets)]
+    groups: dict[str, list[int]] = {}
+    for row in range(rows):
+        groups.setdefault(f"g{numbers[row]}", []).append(row)
+    facts = [
+        {"mode": frozenset({"minor"}), "tempo": frozenset({"slow"}), "instrument": frozenset({f"i{rng.integers(4)}"})}
+        for _ in range(rows)
+    ]
+    pool = Pool(
+        [f"k{row:03d}" for row in range(rows)], groups, audio[:rows], text[:rows], authors=authors[:rows], facts=facts
+    )
+    return pool, [
+        Target(f"t{n}", f"g{numbers[n]}", text[n], audio[n], facts[0], authors[n]) for n in range(rows, rows + targets)
+    ]
+
+
+def by_hand(strategy: str, pool: Pool, target: Target, params: PickParams) -> list[int]:
+    """What a strategy picks, one clip after another, every clip of the pool looked at."""
+
+    def cosine(one: Float32, other: Float32) -> float:
+        return float((one.astype(np.float64) * other.astype(np.float64)).sum())
+
+    rows = range(len(pool.keys))
+    if strategy == "random":
+        draws = np.random.PCG64(draw(params.seed, "random", target.key)).random_raw(4000) % np.uint64(len(rows))
+        order = list(dict.fromkeys(draws.tolist()))
+        assert len(order) == len(rows)
+    else:
+        mixed, query = (pool.audio_MD, target.audio_D) if strategy == "oracle" else (pool.mixed(0.5), target.query_D)
+        order = sorted(rows, key=lambda row: (-round(cosine(mixed[row], query), 12), row))
+    picked: list[int] = []
+    for row in order:
+        same_author = [p for p in picked if pool.authors[p] and pool.authors[p] == pool.authors[row]]
+        if (
+            row not in pool.groups.get(target.group, [])
+            and cosine(pool.audio_MD[row], target.audio_D) < params.near_duplicate_cosine
+            and not (params.other_authors_only and target.author and pool.authors[row] == target.author)
+            and (not params.max_per_author or len(same_author) < params.max_per_author)
+        ):
+            picked.append(row)
+    return picked[: params.num_examples]
+
+
+LIMITS = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 5),
+        "num_examples": st.integers(1, 12),
+        "near_duplicate_cosine": st.sampled_from([0.4, 0.98]),
+        "max_per_author": st.sampled_from([0, 1, 3]),
+        "other_authors_only": st.booleans(),
+        "num_candidates": st.sampled_from([3, 16]),
+    }
+)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 1000), limits=LIMITS)
+def test_nothing_is_lost_by_looking_only_as_deep_as_needed(seed: int, limits: dict[str, int]):
+    pool, targets = crowded_pool(seed)
+    params = PickParams(**limits)
+    for strategy in ("random", "semantic", "oracle"):
+        many = STRATEGIES[strategy](pool, params).many(targets)
+        expected = [by_hand(strategy, pool, target, params) for target in targets]
+        assert [[row for row, _ in picks.ranked] for picks in many] == expected
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 1000), limits=LIMITS)
+def test_all_targets_at_once_get_what_each_gets_alone(seed: int, limits: dict[str, int]):
+    pool, targets = crowded_pool(seed)
+    for strategy in STRATEGIES:
+        pick = STRATEGIES[strategy](pool, PickParams(**limits))
+        many = pick.many(targets)
+        assert many == [pick(target) for target in targets]
+        assert pick.many(targets[::-1]) == many[::-1]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_no_targets_get_no_picks(strategy: str):
+    assert picker(with_facts(toy_pool()), strategy).many([]) == []
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 1000))
+def test_the_order_of_equal_pools_changes_no_example(seed: int):
+    """Rows are in key order whatever the shards were; here the same clips under the same keys in another order."""
+    pool, targets = crowded_pool(seed)
+    order = np.random.default_rng(seed).permutation(len(pool.keys))
+    place = {int(row): n for n, row in enumerate(order)}
+    other = Pool(
+        [pool.keys[row] for row in order],
+        {group: [place[row] for row in rows] for group, rows in pool.groups.items()},
+        pool.audio_MD[order],
+        pool.text_MD[order],
+    )
+    for strategy in ("semantic", "oracle"):
+        one, two = (STRATEGIES[strategy](p, PickParams()).many(targets) for p in (pool, other))
+        # The scores to the last bit; the clips, but for ties, which go by row.
+        assert [[s for _, s in picks.ranked] for picks in one] == [[s for _, s in picks.ranked] for picks in two]
+
+
+def test_diverse_looks_further_where_one_author_wrote_all_that_is_near():
+    pool = toy_pool()
+    target = Target("t", "none", pool.text_MD[0], pool.audio_MD[0] * 0)
+    nearest = rows_of(picker(pool, "semantic", num_examples=20), target)
+    pool = replace(pool, authors=["a" if row in nearest else "b" for row in range(60)])
+    found = rows_of(picker(pool, "diverse", num_candidates=5, max_per_author=1, num_examples=2), target)
+    assert [pool.authors[row] for row in found] == ["a", "b"]
+
+
+def test_other_authors_only_is_for_targets_whose_author_is_known():
+    pool = replace(toy_pool(), authors=["a", "b", ""] * 20)
+    target = Target("t", "none", pool.text_MD[0], pool.audio_MD[0] * 0, author="a")
+    for strategy in ("random", "semantic", "diverse", "oracle", "structured"):
+        pick = picker(with_facts(pool), strategy, other_authors_only=True, num_examples=30)
+        assert {pool.authors[row] for row in rows_of(pick, target)} == {"b", ""}
+        assert {pool.authors[row] for row in rows_of(pick, replace(target, author=""))} == {"a", "b", ""}
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000), rows=st.integers(1, 300), depth=st.integers(1, 400))
+def test_drawn_rows_are_the_beginning_of_one_order_of_all(seed: int, rows: int, depth: int):
+    whole = drawn_rows(seed, rows, rows).tolist()
+    assert sorted(whole) == list(range(rows))
+    assert drawn_rows(seed, rows, depth).tolist() == whole[:depth]

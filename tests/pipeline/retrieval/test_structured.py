@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.retrieval.facts import Facts
+from pipeline.data.records import Caption
+from pipeline.retrieval.clips import ClipText
+from pipeline.retrieval.facts import Facts, facts_of_text
 from pipeline.retrieval.filters import Target
 from pipeline.retrieval.index import Pool
 from pipeline.retrieval.strategies import FEW_FACTS, NO_SET, STRATEGIES, PickParams, Picks
@@ -99,3 +104,65 @@ def test_picked_values_differ_where_they_must(values: list[frozenset[str]], num_
     assert obeys(rule, [{"instrument": values[place]} for place in picks], min_values=min_values)
     known = [authors[place] for place in picks if authors[place] >= 0]
     assert not most or all(known.count(author) <= most for author in known)
+
+
+# --- what a person would check ---------------------------------------------------------------------------------------
+
+CAPTIONS = [
+    f"{genre} on {instrument} in a {mode} key, {bpm} bpm, {voice}"
+    for genre in ("jazz", "folk")
+    for instrument in ("piano", "harp", "koto", "flute")
+    for mode in ("minor", "major")
+    for bpm in (60, 95, 140)
+    for voice in ("instrumental", "with a singer")
+]
+BANDS = {"slow, under 80 bpm": (0, 80), "around 95 bpm": (80, 112), "fast, over 112 bpm": (112, 999)}
+
+
+def holds(said: str, text: str) -> bool:
+    """Whether a caption of this file's making says what a part of a rule says; not by the code that reads facts."""
+    if said in BANDS:
+        low, high = BANDS[said]
+        (bpm,) = re.findall(r"(\d+) bpm", text)
+        return low <= int(bpm) < high
+    plain = {"with a voice": "with a singer", "instrumental": ", instrumental"}
+    return plain.get(said, said.removeprefix("with ")) in text
+
+
+@pytest.mark.parametrize("num_examples", [3, 5])
+def test_every_set_does_what_its_rule_says_in_words(num_examples: int):
+    pool = [facts_of_text(caption) for caption in CAPTIONS]
+    varied = {"instrument": r"on (\w+)", "genre": r"^(\w+)", "tempo": r"(\d+) bpm", "mode": r"(\w+) key"}
+    for prompt in CAPTIONS:
+        picks = pick(pool, facts_of_text(prompt), num_examples=num_examples)
+        assert picks.rule is not None
+        shared, change = picks.rule.words().removeprefix("all ").split("; ")
+        # "slow, under 80 bpm" holds a comma of its own.
+        parts = re.split(r", (?!under|over)", shared)
+        assert len(parts) >= 2
+        chosen = [CAPTIONS[row] for row, _ in picks.ranked]
+        assert all(holds(part, text) for part in parts for text in [prompt, *chosen])
+        attribute = change.removeprefix("the ").removesuffix(" changes")
+        values = [re.findall(varied[attribute], text)[0] for text in chosen]
+        assert values[0] != values[1]
+
+
+def test_the_targets_audio_is_not_looked_at():
+    """The same prompt gives the same set, whatever was measured of the target and however it sounds."""
+    told = facts_of_text("slow piano in a minor key")
+    heard = {"tempo_bpm": 150.0, "mode": "major", "voice": "vocal", "sure": ["tempo_bpm", "mode", "voice"]}
+    clip = ClipText([Caption(text="slow piano in a minor key", source="human")], ["fast", "major scale"], heard)
+    assert clip.prompt_facts(0, with_aspects=False) == told
+    assert clip.pool_facts(0)["voice"] == {"vocal"}
+    pool = Pool([f"k{n}" for n in range(len(CAPTIONS))], {}, *VECTORS, facts=[facts_of_text(c) for c in CAPTIONS])
+    params = PickParams(num_examples=3, near_duplicate_cosine=1.1)
+    sets = [
+        STRATEGIES["structured"](pool, params)(Target("t", "none", VECTORS[0][0], audio_D, told))
+        for audio_D in (VECTORS[0][1], -VECTORS[0][2])
+    ]
+    assert sets[0] == sets[1]
+    assert sets[0].rule is not None
+
+
+_random = np.random.default_rng(3).normal(size=(2, len(CAPTIONS), 16)).astype(np.float32)
+VECTORS = tuple(_random / np.linalg.norm(_random, axis=2, keepdims=True))

@@ -14,8 +14,8 @@ from transformers import MusicgenForConditionalGeneration
 from pipeline.errors import ContractError, ParamsError
 from pipeline.music.sequence import separator_id
 from tests.train.icl.test_model import run, toy_episodes
-from train.data import collate
 from train.icl.adapter import load_adapter, load_trained, make_trainable, save_adapter, save_full
+from train.icl.batches import collate
 from train.icl.loss import mean_loss
 from train.icl.model import load_model
 from train.inputs import Run
@@ -31,7 +31,7 @@ def take_steps(model, params, number=2):
     batch = collate(toy_episodes(model), codebook_size=model.codec.codebook_size)
     for _ in range(number):
         optimiser.zero_grad()
-        mean_loss(model.logits(batch.inputs_BKS, batch.segments_BS, batch.prompts), batch.labels_BKS).backward()
+        mean_loss(model.logits(batch), batch.labels_BKS).backward()
         optimiser.step()
     return trainable
 

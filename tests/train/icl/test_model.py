@@ -13,22 +13,25 @@ from transformers import AutoTokenizer, MusicgenForConditionalGeneration
 
 from pipeline.errors import ContractError
 from pipeline.music.sequence import IGNORED_LABEL
+from tests.train.test_data import CODEC
 from tests.train.toys import random_samples, save_musicgen
-from train.data import collate, nearest_examples, null_episode, read_episode
+from train.augment import nearest_examples, null_episode
+from train.data import read_episode
+from train.icl.batches import collate
 from train.icl.loss import mean_loss
 from train.icl.model import load_model
 from train.icl.text import TextEncoder
 from train.params import TrainParams
 
 
-def toy_episodes(model, number=3):
-    return [read_episode(sample, model.codec, where="toy") for sample in random_samples(number)]
+def toy_episodes(_model, number=3):
+    return [read_episode(sample, CODEC, where="toy") for sample in random_samples(number)]
 
 
 def run(model, episodes):
-    batch = collate(episodes, codebook_size=model.codec.codebook_size)
+    batch = collate(episodes, codebook_size=model.codec.codebook_size, form=model.params.form)
     with torch.no_grad():
-        return batch, model.logits(batch.inputs_BKS, batch.segments_BS, batch.prompts)
+        return batch, model.logits(batch)
 
 
 def test_without_examples_logits_and_loss_are_those_of_transformers(model, musicgen):

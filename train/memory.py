@@ -1,0 +1,154 @@
+"""Plan a training's memory without loading anything: python -m train.memory --preset gpu16.
+
+In: a preset, or section `train` of params.yaml; a published size, or the generator's own config.json. Out: a table of
+what one step takes at the longest sequence, and what LoRA, 4 bits and recomputing the layers save.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pipeline
+from pipeline.engine.cli import build_parser, read_params, run_main
+from pipeline.engine.params import load_params, section
+from pipeline.errors import ParamsError
+from pipeline.models.base import find_checkpoint
+from pipeline.models.places import ModelsParams, place
+from train.params import TrainParams
+from train.shapes import SHAPES, published_config
+from train.variants import longest_episode
+
+if TYPE_CHECKING:
+    from train.icl.footprint import Footprint
+
+DRIVER_BYTES = 700_000_000
+"""What CUDA, cuBLAS and their workspaces take before the first tensor (0.5 to 0.8 GB on recent cards)."""
+WASTE = 0.05
+"""Share that the allocator loses to fragments."""
+CARDS_GB = {"gpu10": 10, "gpu16": 16, "gpu24": 24}
+GB = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One training on a card."""
+
+    footprint: Footprint
+    num_columns: int
+    num_text_tokens: int
+
+    @property
+    def needed_bytes(self) -> int:
+        """All that the card must have free, driver and waste included."""
+        return round(self.footprint.total * (1 + WASTE)) + DRIVER_BYTES
+
+
+def plan_memory(config: Any, params: TrainParams) -> Plan:
+    """Count what a step takes at the longest sequence that the settings allow.
+
+    Args:
+        config: of a MusicGen in transformers.
+        params: settings of the training.
+    """
+    from train.icl.footprint import measure
+
+    num_segments = params.most_examples + 1
+    num_columns = min(params.max_total_columns, longest_episode(params, config.decoder.num_codebooks))
+    num_text_tokens = num_segments * params.max_text_tokens
+    footprint = measure(config, params, num_columns=num_columns, num_text_tokens=num_text_tokens)
+    return Plan(footprint, num_columns, num_text_tokens)
+
+
+def body(args: argparse.Namespace) -> None:
+    """Print the plan."""
+    from transformers.utils import logging
+
+    # MusicGen's pad id lies outside its vocabulary, in the published checkpoints too; transformers warns of it.
+    logging.set_verbosity_error()
+    raw = _read(args)
+    params = section(raw, "train", TrainParams)
+    if args.columns:
+        params = replace(params, max_total_columns=args.columns, max_example_frames=args.columns, num_examples=1)
+    sizes: list[Any] = [args.size] if args.size else list(SHAPES)
+    configs = {args.base: _own_config(raw, args)} if args.base else {size: published_config(size) for size in sizes}
+    for name, config in configs.items():
+        _print_plan(name, plan_memory(config, params), params, card_gb=CARDS_GB.get(args.preset))
+        _print_savings(config, params)
+
+
+def _read(args: argparse.Namespace) -> dict[str, Any]:
+    if not args.preset:
+        return read_params(args)
+    path = Path(pipeline.__file__).parent / "presets" / f"{args.preset}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+        raise ParamsError(f"--preset {args.preset}: there are {known}")
+    return load_params(path, args.set)
+
+
+def _own_config(raw: dict[str, Any], args: argparse.Namespace) -> Any:
+    from transformers import AutoConfig
+
+    models = section(raw, "models", ModelsParams)
+    checkpoint = find_checkpoint(place(replace(models, generator=args.base), args.root, "generator"), role="generator")
+    return AutoConfig.from_pretrained(checkpoint.path)
+
+
+def _print_plan(name: str, plan: Plan, params: TrainParams, *, card_gb: int | None) -> None:
+    parts = plan.footprint
+    kept = "kept for the backward pass" + (", layers computed again" if params.gradient_checkpointing else "")
+    rows = [
+        ("text encoder", parts.text_encoder),
+        (f"decoder's frozen weights, {params.base_weights}", parts.frozen),
+        (f"trained weights ({params.method})", parts.trained),
+        ("their gradients", parts.gradients),
+        (f"optimiser, {params.optimiser}", parts.optimiser),
+        (f"{kept}, {params.batch_size} x {plan.num_columns:,} columns", parts.kept),
+        ("on top of it, at the worst moment", parts.peak),
+        ("driver and fragments", plan.needed_bytes - parts.total),
+    ]
+    print(f"\n{name}: {plan.num_columns:,} columns, {plan.num_text_tokens} text tokens, batch {params.batch_size}")
+    for what, size in rows:
+        print(f"  {what:<70}{size / GB:7.2f} GB")
+    needed_gb = plan.needed_bytes / GB
+    fits = "has it" if card_gb is None or needed_gb <= card_gb else "is too small"
+    verdict = f"; a card of {card_gb} GB {fits}" if card_gb else ""
+    print(f"  {'needed':<70}{needed_gb:7.2f} GB{verdict}")
+
+
+def _print_savings(config: Any, params: TrainParams) -> None:
+    """Compare with the same training in other ways, each at the same columns."""
+    plain = replace(params, method="lora", base_weights="fp32", gradient_checkpointing=False, optimiser="adamw")
+    ways = {
+        "whole decoder, AdamW": replace(plain, method="full"),
+        "LoRA": plain,
+        "LoRA, bf16 weights": replace(plain, base_weights="bf16"),
+        "LoRA, 4 bits (QLoRA)": replace(plain, base_weights="nf4"),
+        "LoRA, layers computed again": replace(plain, gradient_checkpointing=True),
+        "QLoRA, layers computed again": replace(plain, base_weights="nf4", gradient_checkpointing=True),
+    }
+    totals = {name: plan_memory(config, way).needed_bytes for name, way in ways.items()}
+    first = totals["whole decoder, AdamW"]
+    for name, total in totals.items():
+        print(f"    {name:<32}{total / GB:8.2f} GB{100 * (total / first - 1):+8.0f} % against the whole decoder")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = build_parser(__doc__, prog="python -m train.memory")
+    parser.add_argument("--preset", help="gpu10, gpu16, gpu24, demo; without it, params.yaml")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--size", choices=SHAPES, help="one published size; without it, all of them")
+    which.add_argument("--base", help="a checkpoint's folder or hub id: only its config.json is read")
+    parser.add_argument("--columns", type=int, help="another length of the longest sequence")
+    run_main(body, parser, argv)
+
+
+if __name__ == "__main__":
+    from train.memory import main
+
+    main()
