@@ -45,10 +45,10 @@ def read_rows(path: Path) -> tuple[list[dict[str, str]], int]:
 
 
 def tfidf_vectors(texts: Sequence[str]) -> Float32:
-    """Unit TF-IDF vectors [X, D], a dimension for each word."""
+    """Unit TF-IDF vectors [X, D], a dimension for each word that at least three texts have."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(sublinear_tf=True).fit_transform(texts).toarray().astype(np.float32)
+    return TfidfVectorizer(sublinear_tf=True, min_df=3).fit_transform(texts).toarray().astype(np.float32)
 
 
 def clap_vectors(texts: Sequence[str], folder: str) -> Float32:
