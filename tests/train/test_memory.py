@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from itertools import product
 
 import pytest
@@ -46,9 +47,13 @@ def peak_bytes(params: TrainParams) -> int:
     ids = torch.randint(0, 128, (params.batch_size, 4, COLUMNS))
     states = torch.randn(params.batch_size, TOKENS, WIDTH).to(precision)
     mask = torch.zeros(params.batch_size, 1, COLUMNS, TOKENS, dtype=precision)
+    # What earlier tests left must not be freed meanwhile: it would count as freed by this step.
+    gc.collect()
+    gc.disable()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
         loss = mean_loss(model.decode(ids, states, mask), ids)
         loss.backward()
+    gc.enable()
     held = most = 0
     for event in seen.profiler.kineto_results.events():
         if event.name() == "[memory]":

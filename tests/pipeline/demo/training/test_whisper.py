@@ -288,7 +288,7 @@ def test_the_committed_whisper_hears_no_words_in_music(recogniser, monkeypatch):
 def test_the_committed_whisper_says_when_phrases_are_sung(recogniser):
     for recording in random_phrases(4):
         heard, _ = listen(recogniser, recording.wave_N, [])
-        assert abs(heard[0]["start_s"] - recording.phrases[0]["start_s"]) < 0.3
+        assert abs(heard[0]["start_s"] - recording.phrases[0]["start_s"]) < 0.5
         assert abs(heard[-1]["end_s"] - recording.phrases[-1]["end_s"]) < 1.0
 
 
