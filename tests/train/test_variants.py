@@ -47,8 +47,9 @@ def test_settings_that_make_no_sense_are_refused_with_the_reason(values, message
 
 
 def test_a_default_that_has_no_place_is_no_contradiction():
-    TrainParams(representation="text", cross_attention="full")
-    TrainParams(representation="text", text_placement="inline", separator="text")
+    assert TrainParams(representation="text", cross_attention="full").form.representation == "text"
+    inline = TrainParams(representation="text", text_placement="inline", separator="text")
+    assert inline.form.separator == "text"
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
