@@ -13,11 +13,10 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from pipeline.demo.expand_clap import write_clap, write_classifier, write_full
-from pipeline.demo.expand_codec import CARD, write_encodec, write_musicgen
+from pipeline.demo.expand import CARD, WEIGHTS, write_full
+from pipeline.demo.expand_codec import write_encodec, write_musicgen
 from pipeline.demo.expand_whisper import expand_whisper
 
-WEIGHTS = Path(__file__).with_name("weights")
 WHISPER_CARD = "whisper.md"
 
 
@@ -36,7 +35,6 @@ def build_checkpoints(folder: Path) -> None:
         # The first weights are drawn before ours take their place: that must not move anybody's generator.
         with torch.random.fork_rng(devices=[]):
             write_encodec(folder / "encodec")
-            write_clap(folder / "clap")
             write_musicgen(folder / "musicgen")
             expand_whisper(WEIGHTS / "whisper", folder / "whisper.pt")
     finally:
@@ -45,5 +43,5 @@ def build_checkpoints(folder: Path) -> None:
         if has_bars:
             logging.enable_progress_bar()
     shutil.copyfile(WEIGHTS / "whisper" / CARD, folder / WHISPER_CARD)
-    write_full(WEIGHTS / "aligner", folder / "aligner")
-    write_classifier(folder / "classifier")
+    for name in ("clap", "aligner", "classifier"):
+        write_full(WEIGHTS / name, folder / name)

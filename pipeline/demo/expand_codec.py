@@ -21,8 +21,8 @@ from transformers import (
     MusicgenProcessor,
 )
 
-WEIGHTS = Path(__file__).parent / "weights"
-CARD = "README.md"
+from pipeline.demo.expand import CARD, WEIGHTS
+
 CODEC_PART = "audio_encoder."
 
 

@@ -9,22 +9,19 @@ L tokens of a text.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torchaudio.functional
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pipeline.errors import ContractError
 from pipeline.lyrics.align import STAR, min_frames, path_spans, with_star
-from pipeline.models.base import Aligner, choose_device, exact_inference, find_checkpoint, make_stamp
+from pipeline.models.base import Aligner, choose_device, exact_inference
+from pipeline.models.networks import load_network
 
 _WINDOW_FRAMES = 1500
 _HOPS_PER_FRAME = 2
@@ -112,43 +109,23 @@ class _Block(nn.Module):
         return hidden_BCT + self.mix(self.norm(self.over_time(hidden_BCT).transpose(1, 2))).transpose(1, 2)
 
 
-def save_aligner(network: CtcAligner, folder: Path) -> None:
-    """Write a network as `load_aligner` reads it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = json.dumps(asdict(network.config), ensure_ascii=False, indent=2)
-    (folder / "config.json").write_text(config + "\n", "utf-8")
-    save_file(
-        {name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / "model.safetensors"
-    )
-
-
 def load_aligner(source: str, *, device: str = "cpu") -> Aligner:
     """Load an aligner from a folder or the hub.
 
     Args:
-        source: a local folder as `save_aligner` writes it, or a hub id.
+        source: a local folder as `save_network` writes it, or a hub id.
         device: auto, cpu or cuda.
 
     Raises:
         ContractError: the checkpoint is missing or damaged.
     """
-    checkpoint = find_checkpoint(source, role="aligner")
-    try:
-        network = CtcAligner(_read_config(checkpoint.path / "config.json"))
-        network.load_state_dict(load_file(checkpoint.path / "model.safetensors"))
-    except Exception as error:  # damaged files raise whatever their parser raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ContractError(
-            f"aligner: {checkpoint.path} does not load ({reason}); build or fetch the checkpoint again"
-        ) from error
-    stamp = make_stamp(checkpoint, ("torch", "torchaudio"), sample_rate_hz=network.config.sample_rate_hz)
-    return _CtcAligner(network.eval().to(choose_device(device)), stamp)
+    network, stamp = load_network(source, _build, role="aligner")
+    return _CtcAligner(network.to(choose_device(device)), stamp)
 
 
-def _read_config(path: Path) -> AlignerConfig:
-    values: dict[str, Any] = json.loads(path.read_bytes())
-    lists: dict[str, Any] = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-    return AlignerConfig(**{**values, **lists})
+def _build(config: dict[str, Any]) -> CtcAligner:
+    lists: dict[str, Any] = {name: tuple(value) for name, value in config.items() if isinstance(value, list)}
+    return CtcAligner(AlignerConfig(**{**config, **lists}))
 
 
 class _CtcAligner:

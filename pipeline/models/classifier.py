@@ -12,21 +12,18 @@ Shape letters: B batch, N samples, C channels, T frames, M mel bands, P semitone
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 import torchaudio.functional
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pipeline.errors import ContractError
-from pipeline.models.base import choose_device, exact_inference, find_checkpoint, make_stamp
+from pipeline.models.base import choose_device, exact_inference
+from pipeline.models.networks import load_network
 
 MODES = ("major", "minor")
 KEYS = tuple(f"{pitch_class} {mode}" for mode in MODES for pitch_class in range(12))
@@ -163,51 +160,23 @@ def _head(num_in: int, width: int, num_values: int) -> nn.Module:
     )
 
 
-def save_classifier(network: FactNetwork, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
-    """Write a network as `load_classifier` reads it.
-
-    Args:
-        network: trained.
-        folder: where to write; made if absent.
-        dtype: of the weights; float16 halves the file.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    config = json.dumps(asdict(network.config), ensure_ascii=False, indent=2)
-    (folder / "config.json").write_text(config + "\n", "utf-8")
-    state = {
-        name: tensor.to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
-        for name, tensor in network.state_dict().items()
-    }
-    save_file(state, folder / "model.safetensors")
-
-
 def load_classifier(source: str, *, device: str = "cpu") -> Classifier:
     """Load a classifier from a folder or the hub.
 
     Args:
-        source: a local folder as `save_classifier` writes it, or a hub id.
+        source: a local folder as `save_network` writes it, or a hub id.
         device: auto, cpu or cuda.
 
     Raises:
         ContractError: the checkpoint is missing or damaged.
     """
-    checkpoint = find_checkpoint(source, role="classifier")
-    try:
-        network = FactNetwork(_read_config(checkpoint.path / "config.json"))
-        network.load_state_dict(load_file(checkpoint.path / "model.safetensors"))
-    except Exception as error:  # damaged files raise whatever their parser raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ContractError(
-            f"classifier: {checkpoint.path} does not load ({reason}); build or fetch the checkpoint again"
-        ) from error
-    stamp = make_stamp(checkpoint, ("torch", "torchaudio"), sample_rate_hz=network.config.sample_rate_hz)
-    return _FactClassifier(network.eval().to(choose_device(device)), stamp)
+    network, stamp = load_network(source, _build, role="classifier")
+    return _FactClassifier(network.to(choose_device(device)), stamp)
 
 
-def _read_config(path: Path) -> ClassifierConfig:
-    values: dict[str, Any] = json.loads(path.read_bytes())
-    classes: dict[str, list[str]] = values.pop("classes")
-    return ClassifierConfig(classes={name: tuple(of) for name, of in classes.items()}, **values)
+def _build(config: dict[str, Any]) -> FactNetwork:
+    classes: dict[str, list[str]] = config.pop("classes")
+    return FactNetwork(ClassifierConfig(classes={name: tuple(of) for name, of in classes.items()}, **config))
 
 
 class _FactClassifier:

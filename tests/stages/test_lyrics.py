@@ -15,7 +15,8 @@ import yaml
 from pipeline.data.shards import ShardFile, decode_json, read_jsonl
 from pipeline.demo.jacappella import write_jacappella
 from pipeline.lyrics.songs import join_phrases
-from pipeline.models.aligner import AlignerConfig, CtcAligner, save_aligner
+from pipeline.models.aligner import AlignerConfig, CtcAligner
+from pipeline.models.networks import save_network
 from tests.stages.conftest import RATE_HZ, run_stage, tune, write_lyrics_flac
 
 
@@ -169,7 +170,8 @@ def test_an_unreadable_encoding_is_a_drop_of_its_own(tmp_path: Path):
 def test_words_without_times_are_placed_by_an_aligner(tmp_path: Path):
     folder = tmp_path / "checkpoints/aligner"
     torch.manual_seed(0)
-    save_aligner(CtcAligner(AlignerConfig(vocabulary=("", *"アカサタナハマヤラワイキシチニ"), width=16)), folder)
+    config = AlignerConfig(vocabulary=("", *"アカサタナハマヤラワイキシチニ"), width=16)
+    save_network(CtcAligner(config), config, folder)
     project = library(tmp_path, song="さくら\n やよいの\nそらは")
     settings = yaml.safe_load((project / "params.yaml").read_text())
     settings["ingest"]["max_clip_s"] = 2.0

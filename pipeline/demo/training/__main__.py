@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.demo.checkpoints import WEIGHTS
+from pipeline.demo.expand import WEIGHTS
 
 MODULES = {
     "encodec": "codec",

@@ -14,10 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.demo.morae import to_katakana
+from pipeline.demo.training.keeping import Keeper
 from pipeline.demo.training.material import Material, load_backings, load_voices
 from pipeline.demo.training.windows import FRAMES_PER_S, MORAE
 from pipeline.engine.progress import progress
-from pipeline.models.aligner import AlignerConfig, CtcAligner, save_aligner
+from pipeline.models.aligner import AlignerConfig, CtcAligner
+from pipeline.models.networks import save_network
 
 DEFAULT_STEPS = 900
 NUM_VOICES, NUM_BACKINGS = 2000, 300
@@ -26,7 +28,8 @@ PEAK_RATE, WARM_STEPS = 2e-3, 50
 LEVEL_SHARE, LAST_SLOPE = 8 / 9, 2.5
 """Of the steps at the peak rate; then it falls to nothing, by so many peaks over the length of the training."""
 CTC_SHARE = 0.2
-KEEP_STEPS, LOG_STEPS = 100, 20
+QUICK_STEPS = 100
+"""Below, a training is a test of itself, and measured on little."""
 SPELLINGS = {"じ": ("ジ", "ヂ"), "ず": ("ズ", "ヅ"), "お": ("オ", "ヲ")}
 """What lyrics may spell in two ways; the rarer one is sung in a tenth of the cases."""
 VOCABULARY = ("", *(to_katakana(kana) for kana in MORAE), "ヂ", "ヅ", "ヲ", "ー")
@@ -62,8 +65,8 @@ def train(out: Path, *, steps: int, seed: int, cache: Path) -> dict[str, float]:
     from pipeline.demo.training.aligner_figures import measure, write_card
 
     network = fit(steps=steps, seed=seed, cache=cache)
-    save_aligner(network.half(), out)
-    figures = measure(out, is_quick=steps < KEEP_STEPS)
+    save_network(network.half(), network.config, out)
+    figures = measure(out, is_quick=steps < QUICK_STEPS)
     write_card(out, figures, steps=steps, seed=seed)
     return figures
 
@@ -75,26 +78,18 @@ def fit(*, steps: int, seed: int, cache: Path) -> CtcAligner:
         torch.manual_seed(seed)
         network = CtcAligner(AlignerConfig(vocabulary=VOCABULARY))
     optimiser = torch.optim.AdamW(network.parameters(), lr=PEAK_RATE, weight_decay=0.01)
-    first, path = 0, cache / "checkpoint.pt"
-    if path.exists():
-        kept = torch.load(path, weights_only=True)
-        network.load_state_dict(kept["network"])
-        optimiser.load_state_dict(kept["optimiser"])
-        first = kept["step"]
+    keeper = Keeper(cache / "checkpoint.pt")
+    first = keeper.load(network, optimiser)
     voices = load_voices(cache / "sung", min(NUM_VOICES, 4 * steps), seed=seed, ear="aligner")
     backings = load_backings(cache / "sung", min(NUM_BACKINGS, 2 * steps), seed=seed, ear="aligner")
-    bar = progress(range(first, steps), total=steps - first, desc="aligner", unit="step")
-    for step in bar:
+    for step in progress(range(first, steps), total=steps - first, desc="aligner", unit="step"):
         for group in optimiser.param_groups:
             group["lr"] = PEAK_RATE * rate_at(step, steps)
         rng = np.random.default_rng([seed, 30, step])
-        loss = learn(network, optimiser, collate([draw_stretch(voices, backings, rng) for _ in range(BATCH)]))
-        if step % LOG_STEPS == 0:
-            bar.write(f"{step} " + " ".join(f"{name} {value:.3f}" for name, value in loss.items()))
-        if (step + 1) % KEEP_STEPS == 0:
-            kept = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
-            torch.save(kept, path.with_suffix(".partial"))
-            path.with_suffix(".partial").rename(path)
+        stretches = [draw_stretch(voices, backings, rng) for _ in range(BATCH)]
+        keeper.note(step, learn(network, optimiser, collate(stretches)))
+        keeper.save_sometimes(network, optimiser, step + 1)
+    keeper.save(network, optimiser, max(first, steps))
     return network
 
 
@@ -162,7 +157,7 @@ def collate(stretches: list[tuple[Tensor, Tensor, list[int]]]) -> Batch:
     return Batch(torch.stack(log_MFs), torch.stack(labels), list(texts))
 
 
-def learn(network: CtcAligner, optimiser: torch.optim.Optimizer, batch: Batch) -> dict[str, float]:
+def learn(network: CtcAligner, optimiser: torch.optim.Optimizer, batch: Batch) -> dict[str, Tensor]:
     """Take one step; returns the losses before it."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits_BTV = hear(network, batch.log_BMF).float()
@@ -177,7 +172,7 @@ def learn(network: CtcAligner, optimiser: torch.optim.Optimizer, batch: Batch) -
     (frames + CTC_SHARE * ctc).backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimiser.step()
-    return {"frames": float(frames.detach()), "ctc": float(ctc.detach())}
+    return {"frames": frames, "ctc": ctc}
 
 
 def hear(network: CtcAligner, log_BMF: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ nothing else.
 - Command: `python -m pipeline.demo.training clap --steps {steps} --seed {seed}`; about 20 minutes of one core. The
   committed weights' first 287 steps ran when 800 were planned, under the slower fall of the learning rate that goes
   with it: the command does not repeat them exactly.
-- Weights are rounded to half precision; `pipeline.demo.expand_clap` writes them out in float32 for the demo.
+- Weights are rounded to half precision; `pipeline.demo.expand` writes them out in float32 for the demo.
 
 Figures, with these rounded weights, on 480 other excerpts of held-out works, each with one caption. A neighbour is one
 of a caption's ten nearest clips, its own left out; `low` and `high` are the ends of a 95 % interval (bootstrap over

@@ -21,7 +21,8 @@ from pipeline.demo.training.keeping import Keeper, learning_rate, write_card
 from pipeline.demo.training.music import Music, held_out_music, training_music
 from pipeline.demo.training.works import CLIPS_PER_SEED
 from pipeline.engine.progress import progress
-from pipeline.models.classifier import ClassifierConfig, FactNetwork, Spectra, load_classifier, save_classifier
+from pipeline.models.classifier import ClassifierConfig, FactNetwork, Spectra, load_classifier
+from pipeline.models.networks import save_network
 
 DEFAULT_STEPS = 300
 NUM_CLIPS, NUM_HELD_OUT, HELD_OUT_PER_STEP = 3600, 480, 12
@@ -57,7 +58,7 @@ def train(out: Path, *, steps: int = DEFAULT_STEPS, seed: int = 0, cache: Path) 
     spectra = load_spectra(network, music, cache / "classifier")
     keeper = Keeper(cache / "classifier" / f"steps-{steps}-seed-{seed}.pt")
     learn(network, spectra, label(music.facts), keeper=keeper, schedule=(steps, seed))
-    save_classifier(network, out, dtype=torch.float16)
+    save_network(network.half(), network.config, out)
     figures = measure(
         load_classifier(str(out)), held_out_music(min(NUM_HELD_OUT, HELD_OUT_PER_STEP * steps), cache), seed=seed
     )

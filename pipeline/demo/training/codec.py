@@ -22,8 +22,8 @@ from pipeline.demo.training.codec_steps import BATCH_SIZE, learn_codes, learn_so
 from pipeline.demo.training.keeping import Keeper, write_card, write_weights
 from pipeline.demo.training.music import CODEC_RATE_HZ, FULL_SCALE, Music, Pcm, held_out_music, training_music
 
-DEFAULT_STEPS = 2000
-SOUND_SHARE = 0.6
+DEFAULT_STEPS = 10_000
+SOUND_SHARE = 0.8
 """Steps of the decoder for every one of encoder and codebooks."""
 NUM_CODEBOOKS, CODEBOOK_SIZE = 4, 256
 NUM_TRAINING_CLIPS, NUM_TRAINING_SONGS = 1000, 240
@@ -50,9 +50,10 @@ Of these weights, by `pipeline.demo.training.codec_figures` through `pipeline.mo
 the test splits (music) and {held_songs} clips of other singers, tunes and words (songs).
 
 Mel distance: mean absolute difference in dB of mel magnitudes, those under -80 dBFS raised to it, over windows of 256,
-512, 1024 and 2048 samples. "k-means of frames" codes these very magnitudes, frame by frame, with 4 residual codebooks
-of 256 at 50 frames a second, learnt from training clips: once made sound with Griffin and Lim's phases, as whoever
-decodes needs it, and once without: the distance to the spectra that its codes name, whether or not a sound has them.
+512, 1024 and 2048 samples. Two rivals at the same bit rate, frame by frame, with 4 residual codebooks of 256 at 50
+frames a second by k-means of training clips: "k-means of samples" codes the wave; "k-means of frames" these very
+magnitudes, once made sound with Griffin and Lim's phases, as whoever decodes needs it, and once without: the distance
+to the spectra that its codes name, whether or not a sound has them.
 "untrained" has the codec's shapes, random weights, and codebooks by k-means.
 
 {figures}

@@ -1,8 +1,9 @@
-"""Figures of a trained codec on clips that it has not learnt from, beside two that anybody could have for nothing.
+"""Figures of a trained codec on clips that it has not learnt from, beside three that anybody could have for nothing.
 
-One has the same shapes, random weights and k-means codebooks. The other codes mel spectra frame by frame with residual
-k-means at the same bit rate. It gets the very values that the distance compares; so it is measured twice: with the
-sound that can be made of its codes, as a codec is, and by the codes' own spectra, which no sound need have.
+One has the same shapes, random weights and k-means codebooks. The others code frame by frame with residual k-means at
+the same bit rate: one the samples themselves, one mel spectra. The latter gets the very values that the distance
+compares; so it is measured twice: with the sound that can be made of its codes, as a codec is, and by the codes' own
+spectra, which no sound need have.
 
 Shape letters: B clips, N samples, K codebooks, T frames, M mel bands, D latent.
 """
@@ -66,14 +67,15 @@ def measure(
         start_untrained(untrained, learnt)
         untrained.save_pretrained(f"{folder}/untrained")
         rivals = {"ours": codec, "untrained": load_codec(f"{folder}/untrained")}
-    frames = FrameCodebook(learnt)
+    frames, samples = FrameCodebook(learnt), SampleCodebook(learnt)
     figures: dict[str, float] = {}
     for kind, waves in held.items():
         for name, rival in rivals.items():
             figures[f"mel distance, {kind}, {name}, dB"] = codec_distance_db(rival, waves)
-        figures[f"mel distance, {kind}, k-means of frames made sound, dB"] = float(
-            np.mean([wave_distance_db(frames.sound(wave_N), wave_N) for wave_N in waves])
-        )
+        for name, sound in {"samples": samples.sound, "frames made sound": frames.sound}.items():
+            figures[f"mel distance, {kind}, k-means of {name}, dB"] = float(
+                np.mean([wave_distance_db(sound(wave_N), wave_N) for wave_N in waves])
+            )
         figures[f"mel distance, {kind}, k-means of frames without sound, dB"] = frames.distance_db(waves)
         figures |= codebook_use(codec, waves, kind=kind)
     figures["voiced frames of solos within 50 cents after decoding"] = pitch_kept(codec, solos)
@@ -91,6 +93,46 @@ def start_untrained(model: Any, learnt: Waves) -> None:
     scale_last_layer(model, float((waves_BN.square().mean() / decoded_BN.square().mean()).sqrt()))
 
 
+def _fit_quantizer(frames_TD: Tensor) -> Any:
+    """4 residual codebooks of 256 by k-means."""
+    config = EncodecConfig(
+        hidden_size=frames_TD.shape[1], codebook_dim=frames_TD.shape[1], codebook_size=256,
+        sampling_rate=CODEC_RATE_HZ, upsampling_ratios=[HOP_SAMPLES], target_bandwidths=[1.6],
+    )  # fmt: skip
+    quantizer = EncodecResidualVectorQuantizer(config)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        set_codebooks(SimpleNamespace(quantizer=quantizer), frames_TD)
+    return quantizer
+
+
+def _coded(quantizer: Any, frames_TD: Tensor) -> Tensor:
+    """What the codes of frames say, [T, D]."""
+    return quantizer.decode(quantizer.encode(frames_TD.T[None]))[0].T
+
+
+class SampleCodebook:
+    """Residual k-means over frames of 20 ms of samples: 4 books of 256, 1.6 kbit/s.
+
+    Args:
+        learnt: clips that the codebooks are made from.
+    """
+
+    def __init__(self, learnt: Waves) -> None:
+        self._quantizer = _fit_quantizer(torch.cat([_cut(wave_N) for wave_N in learnt]))
+
+    @torch.no_grad()
+    def sound(self, wave_N: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A wave as its codes say it, of whole frames, silent after them."""
+        said_N = _coded(self._quantizer, _cut(wave_N)).flatten().numpy()
+        return np.pad(said_N, (0, wave_N.size - said_N.size))
+
+
+def _cut(wave_N: NDArray[np.float32]) -> Tensor:
+    """Samples of each frame of the codec, [T, D]."""
+    return torch.from_numpy(wave_N[: wave_N.size // HOP_SAMPLES * HOP_SAMPLES]).view(-1, HOP_SAMPLES)
+
+
 class FrameCodebook:
     """Residual k-means over mel frames of 20 ms at all scales of the distance: 4 books of 256, 1.6 kbit/s.
 
@@ -99,20 +141,12 @@ class FrameCodebook:
     """
 
     def __init__(self, learnt: Waves) -> None:
-        frames_TD = torch.cat([_frames(wave_N) for wave_N in learnt])
-        config = EncodecConfig(
-            hidden_size=frames_TD.shape[1], codebook_dim=frames_TD.shape[1], codebook_size=256,
-            sampling_rate=CODEC_RATE_HZ, upsampling_ratios=[HOP_SAMPLES], target_bandwidths=[1.6],
-        )  # fmt: skip
-        self._quantizer = EncodecResidualVectorQuantizer(config)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            set_codebooks(SimpleNamespace(quantizer=self._quantizer), frames_TD)
+        self._quantizer = _fit_quantizer(torch.cat([_frames(wave_N) for wave_N in learnt]))
 
     @torch.no_grad()
     def code(self, wave_N: NDArray[np.float32]) -> Tensor:
         """What the codes of a wave's frames say, [T, D]."""
-        return self._quantizer.decode(self._quantizer.encode(_frames(wave_N).T[None]))[0].T
+        return _coded(self._quantizer, _frames(wave_N))
 
     def distance_db(self, waves: Waves) -> float:
         """Mean multi-scale mel distance of clips to what their frames' codes say."""

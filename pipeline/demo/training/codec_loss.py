@@ -24,10 +24,11 @@ MEASURE_HOPS = {256: 64, 512: 160, 1024: 320, 2048: 320}
 OVERLAP = 4
 NUM_LOW_LINES = 200
 """Up to 1.6 kHz."""
-LEARN_FLOOR = 3e-4
-"""-70 dBFS: below, the renderings hold nothing but their noise floor."""
-MEASURE_FLOOR = 1e-4
-"""-80 dBFS."""
+LOW_BAND_HZ = 1000
+"""Up to here the wave itself is coded too: spectra alone do not say how one frame's phases go on in the next, and a
+decoder that must guess them makes every tune buzz at the frame rate."""
+FLOOR = 1e-4
+"""-80 dBFS: below, the renderings hold nothing but noise."""
 
 
 def magnitudes(wave_BN: Tensor, window_samples: int, hop_samples: int) -> Tensor:
@@ -54,8 +55,8 @@ def spectral_loss(decoded_BN: Tensor, wave_BN: Tensor, window_samples: int) -> T
     ours_BFT = magnitudes(decoded_BN, window_samples, hop_samples)
     theirs_BFT = magnitudes(wave_BN, window_samples, hop_samples)
     bank_MF = mel_bank(window_samples)
-    mel = functional.l1_loss((bank_MF @ ours_BFT + LEARN_FLOOR).log(), (bank_MF @ theirs_BFT + LEARN_FLOOR).log())
-    size_B = theirs_BFT.mean(dim=(1, 2)) + LEARN_FLOOR
+    mel = functional.l1_loss((bank_MF @ ours_BFT + FLOOR).log(), (bank_MF @ theirs_BFT + FLOOR).log())
+    size_B = theirs_BFT.mean(dim=(1, 2)) + FLOOR
     linear = ((ours_BFT - theirs_BFT).abs().mean(dim=(1, 2)) / size_B).mean()
     return mel + 0.5 * linear
 
@@ -78,8 +79,23 @@ def low_lines_db(wave_BN: Tensor) -> Tensor:
     return _decibels(magnitudes(wave_BN, window, MEASURE_HOPS[window])[:, :NUM_LOW_LINES, :num_frames])
 
 
+def low_band(wave_BN: Tensor) -> Tensor:
+    """The wave below `LOW_BAND_HZ` at twice that rate: [B, T, N], N samples in a frame of the codec's hop."""
+    num_samples = wave_BN.shape[1] * 2 * LOW_BAND_HZ // CODEC_RATE_HZ
+    lines_BF = torch.fft.rfft(wave_BN)[:, : num_samples // 2]
+    low_BN = torch.fft.irfft(functional.pad(lines_BF, (0, 1)), n=num_samples) * (num_samples / wave_BN.shape[1])
+    return low_BN.view(len(wave_BN), -1, HOP_SAMPLES * 2 * LOW_BAND_HZ // CODEC_RATE_HZ)
+
+
+def wave_loss(decoded_BN: Tensor, wave_BN: Tensor) -> Tensor:
+    """Share of the low band's power that is wrong, each clip by its own."""
+    theirs_BTN = low_band(wave_BN)
+    error_B = (low_band(decoded_BN) - theirs_BTN).square().mean(dim=(1, 2))
+    return (error_B / (theirs_BTN.square().mean(dim=(1, 2)) + FLOOR**2)).clamp(max=4.0).mean()
+
+
 def _decibels(magnitude: Tensor) -> Tensor:
-    return 20 * magnitude.clamp(min=MEASURE_FLOOR).log10()
+    return 20 * magnitude.clamp(min=FLOOR).log10()
 
 
 def stack_frames(scales: Sequence[Tensor]) -> Tensor:

@@ -2,8 +2,8 @@
 
 From nothing and together, encoder and decoder learn slowly, as each hears of the sound through the other only; and
 codes that say little are all alike. So the encoder and its codebooks learn first, from what a linear layer can read off
-the codes: the mel magnitudes of the frame. Then they stay as they are, and the decoder learns to sound like the
-original.
+the codes: the mel magnitudes of the frame, and the wave below 1 kHz. Then they stay as they are, and the decoder learns
+to sound like the original.
 
 Shape letters: B batch, N samples, D latent or values of a frame, T frames.
 """
@@ -17,7 +17,14 @@ from torch import Tensor, nn
 
 from pipeline.demo.calibration import set_codebooks
 from pipeline.demo.training.codec_data import SegmentSource
-from pipeline.demo.training.codec_loss import low_lines_db, mel_scales_db, spectral_loss, stack_frames
+from pipeline.demo.training.codec_loss import (
+    low_band,
+    low_lines_db,
+    mel_scales_db,
+    spectral_loss,
+    stack_frames,
+    wave_loss,
+)
 from pipeline.demo.training.codec_quantiser import draw_num_books, quantise
 from pipeline.demo.training.codec_start import even_out
 from pipeline.demo.training.keeping import Keeper, learning_rate
@@ -30,8 +37,13 @@ FREE_STEPS_SHARE = 0.1
 KMEANS_BATCHES = 16
 BOOK_DROPOUT = 0.2
 COMMITMENT_WEIGHT = 0.1
+READ_WAVE_WEIGHT = 0.5
+LOW_BAND_STD = 0.08
+"""Of training segments."""
 MIDDLE_DB, SPREAD_DB = -55.0, 15.0
 """Of the magnitudes that the linear layer reads off, roughly."""
+WAVE_ALONE_SHARE = 0.08
+"""Of the second half's steps: spectra first would teach the decoder phases of its own, which it then keeps."""
 LONG_WINDOWS, SHORT_WINDOWS = (2048, 1024), (512, 256)
 
 
@@ -41,12 +53,14 @@ class Reader(nn.Module):
     Args:
         codec: an `EncodecModel`.
         num_values: mel magnitudes and low lines of a frame.
+        num_samples: of the low band in a frame.
     """
 
-    def __init__(self, codec: Any, num_values: int) -> None:
+    def __init__(self, codec: Any, *, num_values: int, num_samples: int) -> None:
         super().__init__()
         self.encoder, self.quantizer = codec.encoder, codec.quantizer
         self.readout = nn.Linear(codec.config.hidden_size, num_values)
+        self.wave_readout = nn.Linear(codec.config.hidden_size, num_samples)
 
     def encode(self, wave_BN: Tensor) -> Tensor:
         """Latents [B, D, T] before they are quantised."""
@@ -61,9 +75,10 @@ class Reader(nn.Module):
             num_books_B = draw_num_books(len(wave_BN), len(self.quantizer.layers), dropout=BOOK_DROPOUT)
             latent_BDT, commitment, _ = quantise(self.quantizer, latent_BDT, num_books_B)
         read_BTD = self.readout(latent_BDT.transpose(1, 2))
-        target_BTD = frame_values(wave_BN)
+        wave_BTN = self.wave_readout(latent_BDT.transpose(1, 2))
         return {
-            "read": (read_BTD - target_BTD).abs().mean(),
+            "read": (read_BTD - frame_values(wave_BN)).abs().mean(),
+            "wave": READ_WAVE_WEIGHT * (wave_BTN - low_band(wave_BN) / LOW_BAND_STD).square().mean(),
             "commitment": COMMITMENT_WEIGHT * commitment,
         }
 
@@ -85,7 +100,8 @@ def learn_codes(model: Any, source: SegmentSource, *, steps: int, seed: int, kee
         keeper: keeps the checkpoint.
     """
     first_BN = torch.from_numpy(source.batch(steps, BATCH_SIZE))
-    reader = Reader(model, frame_values(first_BN[:1]).shape[2]).train()
+    num_values, num_samples = frame_values(first_BN[:1]).shape[2], low_band(first_BN[:1]).shape[2]
+    reader = Reader(model, num_values=num_values, num_samples=num_samples).train()
     even_out(model.encoder, first_BN[:, None], last=model.encoder.layers[-1].conv, std=1.0)
     optimiser = torch.optim.AdamW(reader.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=1e-3)
     done = keeper.load(reader, optimiser)
@@ -121,7 +137,8 @@ def learn_sound(model: Any, source: SegmentSource, *, steps: int, seed: int, kee
     for step in progress(range(done, steps), total=steps - done, desc="train sound", unit="step"):
         torch.manual_seed(seed * steps + step)
         wave_BN = torch.from_numpy(source.batch(2 * steps + step, BATCH_SIZE))
-        losses = _sound_losses(decoder, _decoded_latents(model, wave_BN), wave_BN)
+        hears_spectra = step >= WAVE_ALONE_SHARE * steps
+        losses = _sound_losses(decoder, _decoded_latents(model, wave_BN), wave_BN, hears_spectra=hears_spectra)
         _descend(decoder, optimiser, losses, rate=_rate(step, steps))
         keeper.note(step, losses)
         keeper.save_sometimes(decoder, optimiser, step + 1)
@@ -140,12 +157,16 @@ def _descend(module: nn.Module, optimiser: torch.optim.Optimizer, losses: dict[s
     optimiser.step()
 
 
-def _sound_losses(decoder: Any, latent_BDT: Tensor, wave_BN: Tensor) -> dict[str, Tensor]:
-    """Spectral losses at one long and one short window, drawn anew for every step."""
+def _sound_losses(decoder: Any, latent_BDT: Tensor, wave_BN: Tensor, *, hears_spectra: bool) -> dict[str, Tensor]:
+    """The wave's loss, and spectral ones at a long and a short window, drawn anew for every step."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         decoded_BN = decoder(latent_BDT)[:, 0]
+    wave = wave_loss(decoded_BN.float(), wave_BN)
+    if not hears_spectra:
+        return {"wave": wave}
     windows = [choices[int(torch.randint(len(choices), ()))] for choices in (LONG_WINDOWS, SHORT_WINDOWS)]
-    return {f"spectral_{window}": spectral_loss(decoded_BN.float(), wave_BN, window) for window in windows}
+    losses = {f"spectral_{window}": spectral_loss(decoded_BN.float(), wave_BN, window) for window in windows}
+    return {"wave": wave, **losses}
 
 
 @torch.no_grad()

@@ -23,7 +23,8 @@ from transformers import (
 )
 
 from pipeline.demo.captions import grid_texts
-from pipeline.demo.expand_codec import WEIGHTS, load_encodec_weights, write_encodec, write_musicgen
+from pipeline.demo.expand import WEIGHTS
+from pipeline.demo.expand_codec import load_encodec_weights, write_encodec, write_musicgen
 from pipeline.demo.synth import TIMBRES
 from pipeline.demo.training.keeping import Keeper, learning_rate, write_card, write_weights
 from pipeline.demo.training.music import Music, held_out_music, training_music
@@ -33,7 +34,7 @@ from pipeline.demo.vocabulary import build_t5_tokenizer
 from pipeline.engine.progress import progress
 from pipeline.models.codec import load_codec
 
-DEFAULT_STEPS = 800
+DEFAULT_STEPS = 1800
 BATCH_SIZE = 4
 PEAK_RATE, WARM_UP_STEPS = 1e-3, 50
 NUM_TRAINING_CLIPS, NUM_HELD_OUT_CLIPS = 1200, 120

@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
+from pipeline.demo.training.keeping import Keeper
 from pipeline.demo.training.material import load_backings, load_voices
 from pipeline.demo.training.whisper_model import Batch, SungWhisper, collate, dims_json, in_halves
 from pipeline.demo.training.windows import MIXED, PLAIN, USUAL, Mixer, token_ids
 from pipeline.engine.progress import progress
 
-DEFAULT_STEPS = 2000
+DEFAULT_STEPS = 7000
 NUM_VOICES, NUM_BACKINGS = 3500, 400
 HEAR_SHARE, SHORT_SHARE = 0.28, 0.8
 """Up to the first share of the steps the encoder learns alone; up to the second, windows are short."""
@@ -29,8 +31,8 @@ PEAK_RATE, WARM_STEPS = 2.5e-3, 60
 SWIFT_SHARE, LEVEL_SHARE, CALM_RATE = 0.15, 0.75, 0.4
 """Of the steps, at the peak rate and at a calmer one, in peaks; from then on it falls to nothing."""
 WEIGHTS = {"text": 1.0, "sound": 0.5, "before": 0.3, "begin": 0.5, "now": 0.3, "next": 0.6}
-KEEP_STEPS = 100
-LOG_STEPS = 20
+QUICK_STEPS = 100
+"""Below, a training is a test of itself, and measured on little."""
 
 
 def train(out: Path, *, steps: int, seed: int, cache: Path) -> dict[str, float]:
@@ -49,7 +51,7 @@ def train(out: Path, *, steps: int, seed: int, cache: Path) -> dict[str, float]:
 
     network = fit(steps=steps, seed=seed, cache=cache)
     save_rows(network, out)
-    figures = measure(out, is_quick=steps < KEEP_STEPS)
+    figures = measure(out, is_quick=steps < QUICK_STEPS)
     write_card(out, figures, steps=steps, seed=seed)
     return figures
 
@@ -61,24 +63,18 @@ def fit(*, steps: int, seed: int, cache: Path) -> SungWhisper:
         torch.manual_seed(seed)
         network = SungWhisper()
     optimiser = torch.optim.AdamW(network.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.02)
-    path = cache / "checkpoint.pt"
-    first = _resume(path, network, optimiser) if path.exists() else 0
+    keeper = Keeper(cache / "checkpoint.pt")
+    first = keeper.load(network, optimiser)
     voices = load_voices(cache / "sung", min(NUM_VOICES, 2 * steps), seed=seed, ear="whisper")
     backings = load_backings(cache / "sung", min(NUM_BACKINGS, 2 * steps), seed=seed, ear="whisper")
     mixer = Mixer(voices, backings)
-    sums: dict[str, float] = {}
-    bar = progress(range(first, steps), total=steps - first, desc="whisper", unit="step")
-    for step in bar:
+    for step in progress(range(first, steps), total=steps - first, desc="whisper", unit="step"):
         for group in optimiser.param_groups:
             group["lr"] = PEAK_RATE * rate_at(step, steps)
         batch = draw_batch(mixer, step, steps, seed=seed)
-        losses = learn(network, optimiser, batch, writes=step >= HEAR_SHARE * steps)
-        sums = {name: sums.get(name, 0.0) + value / LOG_STEPS for name, value in losses.items()}
-        if (step + 1) % LOG_STEPS == 0:
-            bar.write(f"{step + 1} " + " ".join(f"{name} {value:.3f}" for name, value in sums.items()))
-            sums = {}
-        if (step + 1) % KEEP_STEPS == 0:
-            _keep(path, network, optimiser, step + 1)
+        keeper.note(step, learn(network, optimiser, batch, writes=step >= HEAR_SHARE * steps))
+        keeper.save_sometimes(network, optimiser, step + 1)
+    keeper.save(network, optimiser, max(first, steps))
     return network
 
 
@@ -104,7 +100,7 @@ def draw_batch(mixer: Mixer, step: int, steps: int, *, seed: int) -> Batch:
     return batch if step >= HEAR_SHARE * steps else in_halves(batch)
 
 
-def learn(network: SungWhisper, optimiser: torch.optim.Optimizer, batch: Batch, *, writes: bool) -> dict[str, float]:
+def learn(network: SungWhisper, optimiser: torch.optim.Optimizer, batch: Batch, *, writes: bool) -> dict[str, Tensor]:
     """Take one step; returns the losses before it.
 
     Args:
@@ -124,20 +120,7 @@ def learn(network: SungWhisper, optimiser: torch.optim.Optimizer, batch: Batch, 
     total.backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimiser.step()
-    return {name: float(loss.detach()) for name, loss in losses.items()}
-
-
-def _resume(path: Path, network: SungWhisper, optimiser: torch.optim.Optimizer) -> int:
-    kept = torch.load(path, weights_only=True)
-    network.load_state_dict(kept["network"])
-    optimiser.load_state_dict(kept["optimiser"])
-    return int(kept["step"])
-
-
-def _keep(path: Path, network: SungWhisper, optimiser: torch.optim.Optimizer, step: int) -> None:
-    partial = path.with_suffix(".partial")
-    torch.save({"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, partial)
-    partial.rename(path)
+    return losses
 
 
 def save_rows(network: SungWhisper, out: Path) -> None:

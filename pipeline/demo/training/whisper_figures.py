@@ -50,7 +50,7 @@ else; `pipeline/demo/expand_whisper.py` makes openai's `.pt` of it, which faster
   windows without a voice, some with noise, levelled to -18 LUFS. None of the demo's songs.
 - Losses: the text; beside it, while it learns, the mora of each frame, and where attention looks, both known from the
   synthesiser.
-- Steps: {steps} of Muon and AdamW: {hear} for the encoder alone and up to {short} for both on windows of 10 s, the
+- Steps: {steps} of AdamW: {hear} for the encoder alone and up to {short} for both on windows of 10 s, the
   rest on windows of 30 s; seed {seed}. {history}
 - Command: `python -m pipeline.demo.training whisper --steps {steps} --seed {seed}`. Another machine's run gives other
   last digits, so other weights of the same quality.

@@ -18,8 +18,9 @@ from transformers import (
     MusicgenForConditionalGeneration,
 )
 
-from pipeline.demo.checkpoints import WEIGHTS, build_checkpoints
+from pipeline.demo.checkpoints import build_checkpoints
 from pipeline.demo.excerpts import perform
+from pipeline.demo.expand import WEIGHTS
 from pipeline.demo.synth import render
 from pipeline.demo.training.works import held_out_works, plan_held_out, plan_training
 

@@ -11,7 +11,8 @@ import torch
 from pipeline.errors import ContractError
 from pipeline.lyrics.align import spell
 from pipeline.models import aligner as aligner_module
-from pipeline.models.aligner import AlignerConfig, CtcAligner, load_aligner, save_aligner
+from pipeline.models.aligner import AlignerConfig, CtcAligner, load_aligner
+from pipeline.models.networks import save_network
 
 RATE_HZ = 16_000
 FORMANTS_HZ = {"ア": (800, 1300), "イ": (300, 2300), "ウ": (350, 1100), "エ": (500, 1900), "オ": (450, 800)}
@@ -28,7 +29,8 @@ def build_network(width: int = 32) -> CtcAligner:
 def folder(tmp_path_factory):
     torch.set_num_threads(1)
     made = tmp_path_factory.mktemp("aligner")
-    save_aligner(build_network(), made)
+    network = build_network()
+    save_network(network, network.config, made)
     return made
 
 
@@ -73,7 +75,7 @@ def test_a_learnt_aligner_finds_sounds_where_they_are(tmp_path):
     torch.set_num_threads(1)
     network = build_network()
     learn(network, num_steps=120)
-    save_aligner(network, tmp_path)
+    save_network(network, network.config, tmp_path)
     aligner = load_aligner(str(tmp_path))
     wave_N, labels = sung(np.random.default_rng(1), 40)
     tokens = spell([name for name, *_ in labels], {name: index for index, name in enumerate(VOCABULARY)})

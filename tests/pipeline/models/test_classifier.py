@@ -15,9 +15,9 @@ from pipeline.models.classifier import (
     ClassifierConfig,
     FactNetwork,
     load_classifier,
-    save_classifier,
     semitone_filters,
 )
+from pipeline.models.networks import save_network
 
 RATE_HZ = 16_000
 CLIP_S = 1.0
@@ -77,7 +77,7 @@ def folder(tmp_path_factory):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         learn(network, num_steps=40)
-    save_classifier(network, made, dtype=torch.float16)
+    save_network(network.half(), network.config, made)
     return made
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import pipeline.demo
 from pipeline.demo.excerpts import plan_clips
+from pipeline.demo.expand import WEIGHTS
 from pipeline.demo.training import aligner as training
+from pipeline.demo.training import keeping
 from pipeline.demo.training import material as material_module
 from pipeline.demo.training.aligner import (
     BLANK,
@@ -28,13 +28,6 @@ from pipeline.demo.training.aligner_figures import boundary_errors_ms
 from pipeline.demo.training.listening import random_phrases, songs
 from pipeline.demo.training.material import Material, load_voices, mel_power
 from pipeline.models.aligner import AlignerConfig, CtcAligner, load_aligner
-
-WEIGHTS = Path(pipeline.demo.__path__[0]) / "weights"
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -86,19 +79,20 @@ def test_training_hears_what_the_loaded_model_hears():
 
 
 @pytest.mark.long
-def test_a_short_training_writes_a_folder_that_loads_and_goes_on_where_it_stopped(tmp_path, few_works, monkeypatch):
-    monkeypatch.setattr(training, "KEEP_STEPS", 2)
+def test_a_short_training_writes_a_folder_that_loads_and_goes_on_where_it_stopped(
+    tmp_path, few_works, monkeypatch, interrupted_after
+):
+    monkeypatch.setattr(keeping, "SAVE_EVERY_S", 0.0)
     monkeypatch.setattr(training, "BATCH", 2)
-    monkeypatch.setattr(training, "LOG_STEPS", 1)
     monkeypatch.setattr(training, "NUM_VOICES", 4)
     monkeypatch.setattr(training, "NUM_BACKINGS", 2)
     straight = fit(steps=4, seed=0, cache=tmp_path / "a")
     (tmp_path / "b").mkdir()
     (tmp_path / "b/sung").symlink_to(tmp_path / "a/sung")
     kept = torch.load(tmp_path / "a/checkpoint.pt", weights_only=True)
-    assert kept["step"] == 4
+    assert kept["steps"] == 4
     with monkeypatch.context() as patch:
-        patch.setattr(training, "progress", lambda steps, **_: _Stopping(steps, 3))
+        patch.setattr(training, "progress", interrupted_after(3))
         with pytest.raises(KeyboardInterrupt):
             fit(steps=4, seed=0, cache=tmp_path / "b")
     figures = train(tmp_path / "out", steps=4, seed=0, cache=tmp_path / "b")
@@ -110,22 +104,6 @@ def test_a_short_training_writes_a_folder_that_loads_and_goes_on_where_it_stoppe
     assert np.allclose(resumed.log_posteriors(wave_N), wanted, atol=0.02)
     assert json.loads((tmp_path / "out/figures.json").read_text()) == figures
     assert "--steps 4 --seed 0" in (tmp_path / "out/README.md").read_text("utf-8")
-
-
-class _Stopping:
-    """A bar that is interrupted, as by a person."""
-
-    def __init__(self, steps, after):
-        self._steps, self._after = steps, after
-
-    def __iter__(self):
-        for count, step in enumerate(self._steps):
-            if count == self._after:
-                raise KeyboardInterrupt
-            yield step
-
-    def write(self, text):
-        print(text)
 
 
 def test_stretches_are_the_same_from_the_same_seed(tmp_path):

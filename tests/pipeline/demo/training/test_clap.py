@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.demo.captions import Facts
 from pipeline.demo.excerpts import OCTAVES
-from pipeline.demo.expand_clap import WEIGHTS, write_clap
+from pipeline.demo.expand import WEIGHTS, write_full
 from pipeline.demo.synth import Notes, render
 from pipeline.demo.training.clap import train
 from pipeline.demo.training.clap_data import (
@@ -42,14 +42,6 @@ SOLOISTS = ("fiddle", "flute", "banjo", "accordion", "acoustic guitar", "harp", 
 """Who plays tunes in the demo; the others it has heard in chords only."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def play_scale(instrument: str, seed: int) -> np.ndarray:
     """A tune of two octaves up and down, four notes a second, as `ingest` would level it."""
     midi = np.resize(62 + 12 * OCTAVES.get(instrument, 0) + np.array([0, 2, 4, 5, 7, 9, 11, 12, 11, 9, 7, 5, 4, 2]), 40)
@@ -67,7 +59,7 @@ def tunes() -> dict[str, np.ndarray]:
 
 
 def test_a_caption_finds_the_instrument_that_it_names(tunes, tmp_path):
-    write_clap(tmp_path / "clap")
+    write_full(CLAP, tmp_path / "clap")
     embedder = load_embedder(str(tmp_path / "clap"))
     waves = [resample(wave_N / np.float32(32768), CODEC_RATE_HZ, CLAP_RATE_HZ) for wave_N in tunes.values()]
     audio_BD = embedder.embed_audio(waves)
@@ -83,8 +75,8 @@ def test_a_caption_finds_the_instrument_that_it_names(tunes, tmp_path):
 def test_the_committed_folder_is_small_and_says_what_it_is_for(tmp_path):
     assert sum(path.stat().st_size for path in CLAP.iterdir()) < 5_000_000
     assert "demo only" in (CLAP / "README.md").read_text("utf-8")
-    write_clap(tmp_path / "one")
-    write_clap(tmp_path / "one")
+    write_full(CLAP, tmp_path / "one")
+    write_full(CLAP, tmp_path / "one")
     halves, full = load_embedder(str(CLAP)), load_embedder(str(tmp_path / "one"))
     assert halves.sample_rate_hz == full.sample_rate_hz == CLAP_RATE_HZ
     assert np.array_equal(halves.embed_text(["a sad chorale"]), full.embed_text(["a sad chorale"]))

@@ -6,12 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
-import torch
 
 from pipeline.demo.captions import Facts
 from pipeline.demo.excerpts import OCTAVES
-from pipeline.demo.expand_clap import WEIGHTS, write_classifier
+from pipeline.demo.expand import WEIGHTS, write_full
 from pipeline.demo.synth import Notes, render
 from pipeline.demo.training.classifier import CLASSES, label, train, vary
 from pipeline.demo.training.classifier_figures import accuracy_figures, balanced_accuracy
@@ -29,14 +27,6 @@ ENSEMBLES = ("church organ", "choir", "brass ensemble", "string quartet", "piano
 """Who plays tunes in the demo, and who plays chords: it has heard nobody do the other."""
 CADENCE = ((0, 4, 7), (5, 9, 12), (7, 11, 14), (0, 4, 7))
 """Tonic, subdominant, dominant, tonic: semitones over the tonic in major; minor lowers 4 and 9."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def play_cadence(instrument: str, *, tonic: int, mode: str, seed: int) -> np.ndarray:
@@ -88,7 +78,7 @@ def test_the_committed_one_names_instruments_modes_and_textures():
 def test_the_committed_folder_is_small_and_says_what_it_is_for(tmp_path):
     assert sum(path.stat().st_size for path in CLASSIFIER.iterdir()) < 1_000_000
     assert "demo only" in (CLASSIFIER / "README.md").read_text("utf-8")
-    write_classifier(tmp_path)
+    write_full(WEIGHTS / "classifier", tmp_path)
     wave_N = np.sin(np.arange(CODEC_RATE_HZ) / 10).astype(np.float32)
     halves, full = load_classifier(str(CLASSIFIER)), load_classifier(str(tmp_path))
     assert np.array_equal(halves.classify([wave_N])["key"], full.classify([wave_N])["key"])

@@ -14,7 +14,8 @@ from transformers import MusicgenForConditionalGeneration
 
 from pipeline.demo import captions
 from pipeline.demo.calibration import calibration_waves
-from pipeline.demo.expand_codec import WEIGHTS, write_encodec, write_musicgen
+from pipeline.demo.expand import WEIGHTS
+from pipeline.demo.expand_codec import write_encodec, write_musicgen
 from pipeline.demo.synth import TIMBRES
 from pipeline.demo.training import keeping, musicgen
 from pipeline.demo.training.music import CODEC_RATE_HZ, level_pcm, write_chunk
@@ -29,14 +30,6 @@ FACTS = captions.Facts(
     form="reel", metre="4/4", tonic="D", mode="major", bpm=100, instrument="flute", texture="solo", register="high",
     dynamics="soft",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def facts_of(instruments: list[str]) -> list[captions.Facts]:

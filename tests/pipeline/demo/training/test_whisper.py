@@ -14,11 +14,11 @@ import whisper.tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-import pipeline.demo
 from pipeline.demo.excerpts import plan_clips
+from pipeline.demo.expand import WEIGHTS
 from pipeline.demo.expand_whisper import FIRST_TIMESTAMP, NUM_TIMESTAMPS, expand_whisper
 from pipeline.demo.morae import HEPBURN, NASAL
-from pipeline.demo.training import listening, material
+from pipeline.demo.training import keeping, listening, material
 from pipeline.demo.training import whisper as training
 from pipeline.demo.training.listening import (
     as_sung,
@@ -54,13 +54,8 @@ from pipeline.demo.training.windows import (
 from pipeline.models.asr import Decoding, load_recogniser
 from pipeline.models.asr_openai import load_vocabulary, load_whisper
 
-WEIGHTS = Path(pipeline.demo.__path__[0]) / "weights/whisper"
+WHISPER = WEIGHTS / "whisper"
 VOICELESS, ALONE = Shares(voiceless=1.0, accompanied=0.0), Shares(voiceless=0.0, accompanied=0.0)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 def few_clips(count: int, *, clip_s: float = 10.0, seed: int = 0):
@@ -193,26 +188,9 @@ def test_the_rate_rises_stays_and_falls():
     assert max(rates) == 1
 
 
-class _Stopping:
-    """A bar that is interrupted, as by a person."""
-
-    def __init__(self, steps, after):
-        self._steps, self._after = steps, after
-
-    def __iter__(self):
-        for count, step in enumerate(self._steps):
-            if count == self._after:
-                raise KeyboardInterrupt
-            yield step
-
-    def write(self, text):
-        print(text)
-
-
 @pytest.mark.long
-def test_a_short_training_writes_a_folder_and_goes_on_where_it_stopped(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr(training, "KEEP_STEPS", 2)
-    monkeypatch.setattr(training, "LOG_STEPS", 1)
+def test_a_short_training_writes_a_folder_and_goes_on_where_it_stopped(tmp_path, cache, monkeypatch, interrupted_after):
+    monkeypatch.setattr(keeping, "SAVE_EVERY_S", 0.0)
     monkeypatch.setattr(training, "SHORT", (1, 1000))
     monkeypatch.setattr(training, "LONG", (1, 3000))
     monkeypatch.setattr(training, "NUM_VOICES", 4)
@@ -222,7 +200,7 @@ def test_a_short_training_writes_a_folder_and_goes_on_where_it_stopped(tmp_path,
         (tmp_path / name / "sung").symlink_to(cache / "sung")
     straight = fit(steps=5, seed=0, cache=tmp_path / "a")
     with monkeypatch.context() as patch:
-        patch.setattr(training, "progress", lambda steps, **_: _Stopping(steps, 3))
+        patch.setattr(training, "progress", interrupted_after(3))
         with pytest.raises(KeyboardInterrupt):
             fit(steps=5, seed=0, cache=tmp_path / "b")
     monkeypatch.setattr(listening, "plan_held_out", few_clips)
@@ -252,7 +230,7 @@ def test_errors_count_letters():
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("committed") / "whisper.pt"
-    expand_whisper(WEIGHTS, path)
+    expand_whisper(WHISPER, path)
     return path
 
 
@@ -268,10 +246,10 @@ def heard_text(recogniser, recording) -> str:
 @pytest.mark.parametrize(
     ("recordings", "most"),
     [
-        # What the committed weights reach, with slack; their aim is 0.2, and 0.3 for covers (their card says so).
-        pytest.param(partial(random_phrases, 8), 0.5, id="phrases"),
-        pytest.param(partial(songs, 3, seed=5), 0.65, id="songs of other voices"),
-        pytest.param(partial(covers, 2), 0.85, id="covers"),
+        # With slack for few recordings: the aim is 0.2, and 0.3 for covers, which miss it (the card has the figures).
+        pytest.param(partial(random_phrases, 8), 0.1, id="phrases"),
+        pytest.param(partial(songs, 3, seed=5), 0.25, id="songs of other voices"),
+        pytest.param(partial(covers, 2), 0.5, id="covers"),
     ],
 )
 def test_the_committed_whisper_hears_singing_that_it_has_not_learnt(recogniser, recordings, most):
@@ -288,8 +266,8 @@ def test_the_committed_whisper_hears_no_words_in_music(recogniser, monkeypatch):
 def test_the_committed_whisper_says_when_phrases_are_sung(recogniser):
     for recording in random_phrases(4):
         heard, _ = listen(recogniser, recording.wave_N, [])
-        assert abs(heard[0]["start_s"] - recording.phrases[0]["start_s"]) < 0.5
-        assert abs(heard[-1]["end_s"] - recording.phrases[-1]["end_s"]) < 1.0
+        assert abs(heard[0]["start_s"] - recording.phrases[0]["start_s"]) < 0.3
+        assert abs(heard[-1]["end_s"] - recording.phrases[-1]["end_s"]) < 0.5
 
 
 def test_the_committed_whisper_guesses_the_language(committed):
@@ -301,4 +279,4 @@ def test_the_committed_whisper_guesses_the_language(committed):
 
 
 def test_the_committed_weights_are_small():
-    assert (WEIGHTS / "model.safetensors").stat().st_size < 5_000_000
+    assert (WHISPER / "model.safetensors").stat().st_size < 5_000_000
