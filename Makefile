@@ -27,6 +27,7 @@ demo: install                  # the whole chain on the embedded corpus
 demo-full: install             # the same at length: 400 clips, ten times the steps
 	$(MAKE) params PRESET=demo-full
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+	$(BIN)/python -m train.compare
 
 test: install                  # what every change must pass
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -46,9 +47,10 @@ fix: install
 bench: install
 	$(BIN)/python -m pytest -m bench -s
 
-params:                        # make params PRESET=gpu16
+params: $(if $(SIZE),install)   # make params PRESET=gpu16 SIZE=large; without SIZE the preset as it is
 	@test -f pipeline/presets/$(PRESET).yaml || { echo "no preset $(PRESET); there are: $(basename $(notdir $(wildcard pipeline/presets/*.yaml)))"; exit 2; }
-	@if [ -f params.yaml ] && ! cmp -s params.yaml pipeline/presets/$(PRESET).yaml; then cp --backup=numbered params.yaml params.yaml.old; echo "your params.yaml is kept as params.yaml.old (older ones as params.yaml.old.~N~)"; fi
-	@cp pipeline/presets/$(PRESET).yaml params.yaml
+	@if [ -n "$(SIZE)" ]; then $(BIN)/python -m pipeline.engine.presets $(PRESET) $(SIZE) > params.yaml.new || { rm params.yaml.new; exit 2; }; else cp pipeline/presets/$(PRESET).yaml params.yaml.new; fi
+	@if [ -f params.yaml ] && ! cmp -s params.yaml params.yaml.new; then cp --backup=numbered params.yaml params.yaml.old; echo "your params.yaml is kept as params.yaml.old (older ones as params.yaml.old.~N~)"; fi
+	@mv params.yaml.new params.yaml
 	@mkdir -p checkpoints
-	@echo "params.yaml is now $(PRESET)"
+	@echo "params.yaml is now $(PRESET)$(if $(SIZE), for $(SIZE))"

@@ -230,6 +230,7 @@ class PackStep:
         return {
             "key": key,
             "corpus": target.clip["corpus"],
+            "licence": target.clip.get("licence"),
             "split": split,
             "groups": target.clip["groups"] | {"joined": self.splits.group_of(key)},
             "captions": target.captions,

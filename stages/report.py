@@ -1,7 +1,8 @@
 """Report: one table and two plots of what the examples brought.
 
 In:    runs/evaluate/<strategy>/metrics.json and per_key.jsonl, runs/<strategy>/train_log.jsonl.
-Out:   runs/report/: table.md, metrics.json (tracked by `dvc metrics`), loss.png and nll.png (`dvc plots`).
+Out:   runs/report/: table.md, metrics.json (tracked by `dvc metrics`), loss.png and nll.png (`dvc plots`); what
+       train.compare wrote there stays.
 Drops: none.
 """
 
@@ -172,6 +173,8 @@ def run(args: argparse.Namespace) -> None:
         "nll.png": nll_plot(metrics),
     }
     out = runs / "report"
+    # The folder is replaced as a whole, and train.compare keeps its table there too.
+    files |= {path.name: path.read_bytes() for path in sorted(out.glob("compare.*"))}
     publish_files("report", out, work=project.layout.runs_work / "report", files=files, dry_run=project.dry_run)
     print(text)
 

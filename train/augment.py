@@ -72,15 +72,19 @@ def choose_examples(episode: Episode, places: Sequence[int]) -> Episode:
 def nearest_examples(episode: Episode, num_examples: int) -> Episode:
     """Keep the nearest examples, the last ones; all where there are fewer."""
     total = len(episode.examples_KT)
-    return choose_examples(episode, range(max(0, total - num_examples), total))
+    if num_examples >= total:
+        return episode
+    return choose_examples(episode, range(total - num_examples, total))
 
 
 def order_examples(episode: Episode, order: str, random: np.random.Generator) -> Episode:
     """Put examples that stand nearest last in the order asked for."""
+    if order == "nearest_last":
+        return episode
     places = list(range(len(episode.examples_KT)))
     if order == "nearest_first":
         places.reverse()
-    elif order == "shuffled":
+    else:
         random.shuffle(places)
     return choose_examples(episode, places)
 

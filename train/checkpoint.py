@@ -1,6 +1,7 @@
 """Checkpoints that a kill cannot break, and results put in place whole; of generate and evaluate too.
 
 runs/.work/<name>/<fingerprint>/checkpoints/step-000100/   weights, moments, position
+runs/.work/<name>/<fingerprint>/checkpoints/best-000200/   weights of the lowest validation loss (train.best)
 runs/.work/<name>/<fingerprint>/train_log.jsonl
 runs/.work/<name>/<fingerprint>/result/                    a finished run, from which runs/<name> is linked
 """
@@ -41,6 +42,8 @@ ADAPTER_FOLDER = "adapter"
 """Where a run with `method: lora` keeps its weights."""
 MODEL_FOLDER = "model"
 """Where a run with `method: full` keeps its weights."""
+FOLDERS_OF_RESULTS = ("compare", "evaluate", "generate", "report")
+"""Folders below runs/ where other commands than `train.run` put what they make."""
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
@@ -56,11 +59,16 @@ def open_place(layout: Layout, name: str, *, made_by: str) -> tuple[Path, Path]:
         `runs/.work/<name>` and `runs/<name>`.
 
     Raises:
-        ParamsError: no such name, or one under which something else lies.
+        ParamsError: no such name, or one under, or in which, something else lies.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name):
         raise ParamsError(f"--name {name!r}: must be letters, digits, dots and dashes, in at most two folders")
     final = layout.run(name)
+    if _maker(final.parent) is not None:
+        # What a run publishes next takes the place of its whole folder.
+        raise ParamsError(f"--name {name}: {final.parent} is a result itself; choose another name")
+    if made_by == "train.run" and name in FOLDERS_OF_RESULTS:
+        raise ParamsError(f"--name {name}: {final} is where other commands put their results; choose another name")
     if final.exists() and any(final.iterdir()) and _maker(final) != made_by:
         raise ParamsError(f"--name {name}: {final} holds something that {made_by} did not make; choose another name")
     return layout.run_work(name), final
@@ -79,15 +87,40 @@ def fingerprint(made_by: str, identity: Mapping[str, Any]) -> str:
 
 
 def _maker(folder: Path) -> str | None:
+    return read_settings(folder).get("made_by")
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What `write_settings` wrote; nothing where it did not.
+
+    Raises:
+        ContractError: config.yaml is damaged.
+    """
     path = folder / SETTINGS_FILE
-    return yaml.safe_load(path.read_text("utf-8")).get("made_by") if path.is_file() else None
+    try:
+        settings = yaml.safe_load(path.read_text("utf-8")) if path.is_file() else {}
+    except (yaml.YAMLError, UnicodeDecodeError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise ContractError(f"{path}: damaged; delete {folder}, and run the command that made it again")
+    return settings
 
 
-def shard_digests(paths: Sequence[Path]) -> list[dict[str, str]]:
-    """Name and SHA-256 of shards in their order, from the index beside them where there is one."""
-    entries = [ShardFile(path).entry for path in paths]
-    digests = [entry.sha256 or file_digest(path) for path, entry in zip(paths, entries, strict=True)]
-    return [{"name": path.name, "sha256": digest} for path, digest in zip(paths, digests, strict=True)]
+def shard_digests(paths: Sequence[Path | str]) -> list[dict[str, str]]:
+    """Name and SHA-256 of shards in their order, from the index beside them where there is one.
+
+    What streams is named by its address, which may hold a password: the name of the tar, and a digest of the rest.
+    """
+    return [_stream_digest(path) if isinstance(path, str) else _shard_digest(path) for path in paths]
+
+
+def _shard_digest(path: Path) -> dict[str, str]:
+    return {"name": path.name, "sha256": ShardFile(path).entry.sha256 or file_digest(path)}
+
+
+def _stream_digest(url: str) -> dict[str, str]:
+    tar = re.search(r"[\w.-]+\.tar\b", url)
+    return {"name": tar[0] if tar else "stream", "sha256": f"of its address {digest_of(url)}"}
 
 
 @contextmanager
@@ -136,12 +169,19 @@ def save_checkpoint(folder: Path, trainer: Trainer, *, keep: int) -> Path:
 
     path = folder / f"step-{trainer.position.step:06d}"
     with whole_folder(path) as part:
-        save_file({name: _plain(value) for name, value in trainer.trainable.items()}, part / WEIGHTS_FILE)
+        save_weights(trainer, part)
         save_file(_moments(trainer), part / MOMENTS_FILE)
         (part / POSITION_FILE).write_text(json.dumps(asdict(trainer.position)), "utf-8")
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return path
+
+
+def save_weights(trainer: Trainer, folder: Path) -> None:
+    """Write what is trained, and nothing else."""
+    from safetensors.torch import save_file
+
+    save_file({name: _plain(value) for name, value in trainer.trainable.items()}, folder / WEIGHTS_FILE)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -154,23 +194,51 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
     """Put a trainer where a checkpoint was saved.
 
     Raises:
-        ContractError: the checkpoint does not fit the model.
+        ContractError: the checkpoint is damaged, or does not fit the model.
     """
     import torch
     from safetensors.torch import load_file
 
     from train.loop import Position
 
-    weights = load_file(path / WEIGHTS_FILE)
+    load_weights(path, trainer)
+    with _reading(path):
+        moments = load_file(path / MOMENTS_FILE)
+        position = Position(**json.loads((path / POSITION_FILE).read_text("utf-8")))
+    state = torch.optim.Optimizer.state_dict(trainer.optimiser)
+    state["state"] = _nested(moments, counts_in_numbers=trainer.params.optimiser == "adamw8bit")
+    trainer.optimiser.load_state_dict(state)
+    trainer.position = position
+
+
+@contextmanager
+def _reading(path: Path) -> Generator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise ContractError(
+            f"{path}: damaged ({error}); delete it, and the same command goes on from the one before"
+        ) from error
+
+
+def load_weights(path: Path, trainer: Trainer) -> None:
+    """Put a checkpoint's weights on a model.
+
+    Raises:
+        ContractError: they are damaged, or do not fit it.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    with _reading(path):
+        weights = load_file(path / WEIGHTS_FILE)
     if set(weights) != set(trainer.trainable):
         raise ContractError(f"{path}: holds other weights than this run trains; delete {path.parent.parent}")
     with torch.no_grad():
         for name, value in trainer.trainable.items():
             value.copy_(weights[name])
-    state = torch.optim.Optimizer.state_dict(trainer.optimiser)
-    state["state"] = _nested(load_file(path / MOMENTS_FILE), counts_in_numbers=trainer.params.optimiser == "adamw8bit")
-    trainer.optimiser.load_state_dict(state)
-    trainer.position = Position(**json.loads((path / POSITION_FILE).read_text("utf-8")))
 
 
 def _plain(value: Tensor) -> Tensor:

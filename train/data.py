@@ -6,19 +6,24 @@ Shape letters: K codebooks, T frames, S columns, N examples, D embedding.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.epochs import Plan, planned_sample
-from pipeline.data.reading import LocalShards
+from pipeline.data.reading import FetchedShards, LocalShards
 from pipeline.data.shards import Sample, decode_json, decode_npy
 from pipeline.errors import ContractError
-from train.inputs import label_digest
+from train.inputs import Source, label_digest
+
+NUM_PROBED = 64
+"""Samples looked at to learn what all hold; pack gives all samples the same number of examples if it can."""
 
 
 class CodecShape(NamedTuple):
@@ -52,34 +57,70 @@ class Episode:
     """CLAP's audio embedding of each example, in prompt order."""
 
 
+First = tuple[Source, dict[str, Any], Episode]
+"""Where a sample lies, its json, and what was made of it."""
+
+
+class Stamped(Protocol):
+    """Samples whose stamps can be checked."""
+
+    def first_samples(self) -> Iterable[First]:
+        """One sample of every kind that there may be."""
+        ...
+
+
+class Planned(Protocol):
+    """Episodes in the order of a training."""
+
+    def planned(self, position: int, seed: int) -> Episode:
+        """The episode at a position of the endless sequence of epochs."""
+        ...
+
+
+class NoSampleError(ContractError):
+    """Tars that hold no sample at all."""
+
+
 class PackedShards:
-    """Random access to the episodes of packed tars, checked against the model's codec.
+    """Random access to the episodes of packed tars, checked against the model's codec; from any thread.
 
     Args:
-        paths: local tars.
+        paths: local tars; or addresses, whose samples are read into memory first.
         codec: what the model reads.
         limit: only the first so many samples.
 
     Raises:
-        ContractError: no sample at all, or a damaged tar.
+        NoSampleError: no sample at all.
+        ContractError: a damaged tar.
     """
 
-    def __init__(self, paths: Sequence[Path], codec: CodecShape, *, limit: int | None = None) -> None:
-        self.shards = LocalShards(paths)
+    def __init__(self, paths: Sequence[Source], codec: CodecShape, *, limit: int | None = None) -> None:
+        self.shards = _open_tars(paths, limit)
         self.codec = codec
+        self._opening = threading.Lock()
         self._len = len(self.shards) if limit is None else min(limit, len(self.shards))
         if self._len == 0:
             names = ", ".join(map(str, paths)) or "no tar"
-            raise ContractError(f"{names}: not one sample; `python -m stages.pack` makes them, its drops say why not")
+            raise NoSampleError(f"{names}: not one sample; `python -m stages.pack` makes them, its drops say why not")
 
     def __len__(self) -> int:
         return self._len
 
     def __getitem__(self, i: int) -> Episode:
         shard, number = self.shards.find(i)
-        return read_episode(self.shards.shard(shard)[number], self.codec, where=self.shards.paths[shard])
+        with self._opening:
+            sample = self.shards.shard(shard)[number]
+        return read_episode(sample, self.codec, where=self.shards.paths[shard])
 
-    def first_samples(self) -> Iterator[tuple[Path, dict[str, Any], Episode]]:
+    def planned(self, position: int, seed: int) -> Episode:
+        """The episode at a position of the endless sequence of exact epochs that a seed stands for."""
+        return self[sample_at(position, len(self), seed)]
+
+    def probe(self) -> list[Episode]:
+        """Some episodes, to learn what all hold."""
+        return [self[i] for i in range(min(NUM_PROBED, len(self)))]
+
+    def first_samples(self) -> Iterator[First]:
         """The first sample of every shard that has one, with its json: what holds for it holds for its shard.
 
         Raises:
@@ -92,18 +133,8 @@ class PackedShards:
                 yield path, decode_json(sample.members["json"]), episode
 
     def check_train(self) -> None:
-        """Refuse to train on what evaluation will be measured on: a folder of shards holds val and test too.
-
-        Raises:
-            ContractError: a shard says that its samples are not of the train split.
-        """
-        for path, meta, _ in self.first_samples():
-            split = meta.get("split", "train")
-            if split != "train":
-                raise ContractError(
-                    f"{path}: holds the split {split}; train on train shards alone: "
-                    f"--shards '{path.parent}/train-*.tar'"
-                )
+        """Refuse to train on other splits: see `check_train`."""
+        check_train(self)
 
     def check_codec(self, codec: str) -> None:
         """Refuse shards whose codes another codec made, even where all its sizes agree.
@@ -123,7 +154,25 @@ class PackedShards:
                 )
 
 
-def read_episode(sample: Sample, codec: CodecShape, *, where: Path) -> Episode:
+def _open_tars(paths: Sequence[Source], limit: int | None) -> LocalShards | FetchedShards:
+    urls = [path for path in paths if isinstance(path, str)]
+    return FetchedShards(urls, limit=limit) if urls else LocalShards([Path(path) for path in paths])
+
+
+def check_train(shards: Stamped) -> None:
+    """Refuse to train on what evaluation will be measured on: a folder of shards holds val and test too.
+
+    Raises:
+        ContractError: a shard says that its samples are not of the train split.
+    """
+    for path, meta, _ in shards.first_samples():
+        split = meta.get("split", "train")
+        if split != "train":
+            name = f"{path.parent}/train-*.tar" if isinstance(path, Path) else "...train-{000000..000003}.tar"
+            raise ContractError(f"{path}: holds the split {split}; train on train shards alone: --shards '{name}'")
+
+
+def read_episode(sample: Sample, codec: CodecShape, *, where: Source) -> Episode:
     """Decode one packed sample.
 
     Args:
@@ -148,6 +197,8 @@ def read_episode(sample: Sample, codec: CodecShape, *, where: Path) -> Episode:
             "codec_sha256": meta["codec"].get("weights_sha256"),
             "embedder_sha256": (meta["strategy"].get("embedder") or {}).get("weights_sha256"),
         }
+    except ContractError as error:
+        raise ContractError(f"{where}: {sample.key}: {error}") from error
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ContractError(f"{where}: {sample.key} is no packed sample ({error!r}); pack it again") from error
     if stamp != tuple(codec):
@@ -160,7 +211,8 @@ def read_episode(sample: Sample, codec: CodecShape, *, where: Path) -> Episode:
     misfit = flat_KS.shape[-1] != sum(lengths) or min(frames) < 1 or len(clap_ND) != len(lengths)
     if misfit or _out_of_range(target_KT, codec) or _out_of_range(flat_KS, codec):
         raise ContractError(f"{where}: codes of {sample.key} do not fit its json; pack it again")
-    examples_KT = np.split(flat_KS, np.cumsum(lengths)[:-1], axis=1) if lengths else []
+    ends = list(accumulate(lengths))
+    examples_KT = [flat_KS[:, end - length : end] for end, length in zip(ends, lengths, strict=True)]
     return Episode(sample.key, caption, target_KT, examples_KT, prompts, captions=captions, clap_ND=clap_ND, **made_by)
 
 

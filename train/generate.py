@@ -3,6 +3,9 @@
 In: a finished run and packed shards: the target's prompt and its retrieved examples; the target's codes give only the
 length. Out: runs/generate/NAME/ with samples/<key>.wav (16 bit) and samples.jsonl. With --limit, the first N samples.
 What was finished from the same run, models, shards and settings is only put in place again.
+
+With --codes runs/NAME/samples in their place, the codes that a training sampled on its way (train.num_samples) are
+rendered: runs/generate/NAME-samples/ with step-<number>/<key>.wav and index.html to listen to them.
 """
 
 from __future__ import annotations
@@ -19,11 +22,12 @@ from pipeline.data.layout import Layout
 from pipeline.data.shards import encode_json
 from pipeline.engine.cli import build_parser, read_params, run_main
 from pipeline.engine.params import section
-from pipeline.errors import ContractError
+from pipeline.errors import ContractError, ParamsError
 from pipeline.models.places import ModelsParams
 from train import checkpoint
 from train.inputs import SHARDS_HELP, Inputs, read_inputs
 from train.params import GenerateParams
+from train.rendering import render_codes
 from train.variants import check_num_examples
 
 if TYPE_CHECKING:
@@ -41,15 +45,25 @@ MADE_BY = "train.generate"
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = build_parser(__doc__, prog="python -m train.generate")
-    parser.add_argument("--run", required=True, help="name of a finished training")
-    parser.add_argument("--shards", action="append", required=True, help=f"packed tars: {SHARDS_HELP}")
+    parser.add_argument("--run", help="name of a finished training")
+    parser.add_argument("--shards", action="append", default=[], help=f"packed tars: {SHARDS_HELP}")
+    parser.add_argument("--codes", type=Path, help="only render codes: runs/NAME/samples; here or below --root")
     parser.add_argument("--name", help="the result goes to runs/NAME (generate/RUN)")
     run_main(body, parser, argv)
 
 
 def body(args: argparse.Namespace) -> None:
-    """Generate and publish, or put a finished result in place again."""
+    """Generate and publish, or put a finished result in place again.
+
+    Raises:
+        ParamsError: neither a run with shards nor codes, or both.
+    """
+    if bool(args.codes) == bool(args.run and args.shards) or (args.codes and (args.run or args.shards)):
+        raise ParamsError("name a run and shards to generate from (--run, --shards), or codes to render (--codes)")
     raw = read_params(args)
+    if args.codes:
+        render_codes(args, section(raw, "models", ModelsParams))
+        return
     params = section(raw, "generate", GenerateParams)
     inputs = read_inputs(args, section(raw, "models", ModelsParams), ("generator", "codec"))
     name = args.name or f"generate/{args.run}"

@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import math
 import random
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,8 +24,11 @@ from pipeline.data.storage import sync, write_bytes
 from pipeline.engine.progress import progress
 from pipeline.errors import ContractError
 from train.icl.batches import Batch
-from train.optimisers import make_optimiser, next_scale
+from train.optimisers import next_scale
 from train.params import TrainParams
+from train.processes import ALONE, Processes
+from train.stopping import StopSignal, tell
+from train.tracking import Speed, Track, peak_memory_gib
 
 
 class TrainedModel(Protocol):
@@ -86,6 +88,7 @@ class Trainer:
         trainable: what the optimiser changes, by name.
         loss_of: loss of a batch, with gradients.
         params: settings.
+        processes: those that train the model together.
     """
 
     def __init__(
@@ -95,34 +98,45 @@ class Trainer:
         *,
         loss_of: Callable[[Batch], Tensor],
         params: TrainParams,
+        processes: Processes = ALONE,
     ) -> None:
         self.model = model
         self.trainable = dict(trainable)
         self.params = params
         self.position = Position()
-        self._loss_of = loss_of
-        self.optimiser = make_optimiser(self.trainable, params)
+        self.processes = processes
+        self.loss_of = loss_of
+        self.optimiser = processes.make_optimiser(self.trainable, params)
 
     def step(self, batches: Sequence[Batch]) -> StepResult:
         """Take one optimiser step on the mean loss of the batches; skip it where that is not finite."""
-        seed_step(self.params.seed, self.position.step)
+        seed_step(self.params.seed, self.position.step, self.processes.rank)
         self.optimiser.zero_grad(set_to_none=True)
         scale = self.position.loss_scale if self.model.precision == torch.float16 else 1.0
-        total = 0.0
-        for batch in batches:
-            for part in batch.split(self.params.max_batch_columns):
-                loss = self._loss_of(part.to(self.model.device)) / len(batches)
-                (loss * scale).backward()
-                total += loss.item()
+        loss = self._add_gradients(self.processes.share_counts(batches), scale)
         self._unscale(scale)
-        norm = nn.utils.clip_grad_norm_(list(self.trainable.values()), self.params.max_grad_norm).item()
-        result = StepResult(total, norm, sum(b.num_columns for b in batches), sum(b.num_codes for b in batches))
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate_at(self.position.step, self.params)
+        norm = self.processes.clip(list(self.trainable.values()), self.params.max_grad_norm)
+        num_columns, num_codes = sum(b.num_columns for b in batches), sum(b.num_codes for b in batches)
+        result = self.processes.agree(StepResult(loss, norm, num_columns, num_codes))
         if result.finite:
-            for group in self.optimiser.param_groups:
-                group["lr"] = learning_rate_at(self.position.step, self.params)
-            self.optimiser.step()
+            self.processes.take_step(self.optimiser)
         self._advance(result)
         return result
+
+    def _add_gradients(self, batches: Sequence[Batch], scale: float) -> float:
+        parts = [part for batch in batches for part in batch.split(self.params.max_batch_columns)]
+        num_passes = self.processes.num_passes(len(parts))
+        total = 0.0
+        for i in range(num_passes):
+            # A process that has fewer parts than another repeats its last one, for nothing.
+            part, weight = parts[min(i, len(parts) - 1)], float(i < len(parts))
+            with self.processes.one_pass(is_last=i == num_passes - 1):
+                loss = self.loss_of(part.to(self.model.device)) / len(batches)
+                self.processes.backward(loss * (scale * weight))
+            total += loss.item() * weight
+        return total
 
     def _unscale(self, scale: float) -> None:
         if scale != 1.0:
@@ -159,32 +173,25 @@ def learning_rate_at(step: int, params: TrainParams) -> float:
     return params.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Seed dropout and whatever else is random in a step."""
-    state = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
-    torch.manual_seed(state)
-    # MusicGen's layer drop asks Python's own generator.
-    random.seed(state)
+def seed_step(seed: int, step: int, rank: int = 0) -> None:
+    """Seed dropout and whatever else is random in a step.
+
+    Args:
+        seed: of the run.
+        step: steps done.
+        rank: of this process, whose dropout must not be that of another.
+    """
+    state = [int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]) for key in _step_keys(seed, step, rank)]
+    # torch.manual_seed gives the same, but keeps a stack trace for each kind of device not in use: a millisecond.
+    torch.default_generator.manual_seed(state[-1])
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(state[-1])
+    # MusicGen's layer drop asks Python's own generator: all processes must leave out the same layers.
+    random.seed(state[0])
 
 
-class StopSignal:
-    """Remembers SIGTERM or SIGINT, so that the loop can save before it leaves."""
-
-    def __init__(self) -> None:
-        self.number = 0
-
-    def __enter__(self) -> StopSignal:
-        """Take over both signals."""
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Give them back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.number = number
+def _step_keys(seed: int, step: int, rank: int) -> list[list[int]]:
+    return [[seed, step], [seed, step, rank]] if rank else [[seed, step]]
 
 
 class RunLog:
@@ -193,15 +200,18 @@ class RunLog:
     The file holds nothing that differs between two runs of the same command: no times, no speeds.
 
     Args:
-        path: train_log.jsonl; lines beyond `position` (of a run that was killed) are cut off.
+        path: train_log.jsonl; lines beyond `position` (of a run that was killed) are cut off. None keeps no file.
         steps: steps of the whole run.
         position: where the run starts.
+        track: gets every line too, with speed and memory.
     """
 
-    def __init__(self, path: Path, *, steps: int, position: Position) -> None:
+    def __init__(self, path: Path | None, *, steps: int, position: Position, track: Track | None = None) -> None:
         self._path = path
-        kept = [line for line in read_log(path) if line["step"] <= position.step]
-        write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self._track = track
+        if path is not None:
+            kept = [line for line in read_log(path) if line["step"] <= position.step]
+            write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._bar = progress(total=steps, desc="train", unit="step")
         self._bar.initial = self._bar.n = position.step
         self._num_left = steps - position.step
@@ -221,27 +231,31 @@ class RunLog:
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line to the file and show it."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
         shown = ", ".join(f"{name} {_short(value)}" for name, value in line.items())
+        speed = self._speed()
+        if self._track:
+            self._track(line["step"], {**line, **speed._asdict()})
         if self._bar.disable:
-            print(f"{shown}, {self._speed()}", file=sys.stderr, flush=True)
+            tell(f"{shown}, {speed}")
         else:
-            self._bar.set_postfix_str(f"{shown}, {self._speed()}")
+            self._bar.set_postfix_str(f"{shown}, {speed}")
 
     def sync(self) -> None:
         """Wait until all lines are on the disk: a checkpoint counts on those before it."""
-        sync(self._path)
+        if self._path is not None:
+            sync(self._path)
 
     def close(self) -> None:
         """Leave the bar as it is."""
         self._bar.close()
 
-    def _speed(self) -> str:
-        elapsed_s = time.monotonic() - self._started
+    def _speed(self) -> Speed:
+        elapsed_s = max(time.monotonic() - self._started, 1e-9)
         eta_s = elapsed_s / max(1, self._num_steps) * (self._num_left - self._num_steps)
-        wait = 100 * self._waited_s / max(elapsed_s, 1e-9)
-        return f"{self._num_columns / max(elapsed_s, 1e-9):,.0f} columns/s, data wait {wait:.1f} %, ETA {eta_s:.0f} s"
+        return Speed(self._num_columns / elapsed_s, 100 * self._waited_s / elapsed_s, eta_s, peak_memory_gib())
 
 
 def _short(value: Any) -> str:
@@ -269,10 +283,19 @@ class Hooks:
     """Validation figures, empty without validation shards."""
     save: Callable[[], object]
     """Keep a checkpoint of the trainer."""
+    track: Track | None = None
+    """Gets every line of the log, with speed and memory."""
+    close: Callable[[], object] = lambda: None
+    """Called at the end, however it comes."""
 
 
-def run_loop(trainer: Trainer, hooks: Hooks, log_path: Path) -> dict[str, Any]:
+def run_loop(trainer: Trainer, hooks: Hooks, log_path: Path | None) -> dict[str, Any]:
     """Train from the trainer's position to the last step.
+
+    Args:
+        trainer: what to train.
+        hooks: what is called beside its steps.
+        log_path: train_log.jsonl; None in a process that keeps no log.
 
     Returns:
         The last logged figures, with the final validation.
@@ -282,29 +305,36 @@ def run_loop(trainer: Trainer, hooks: Hooks, log_path: Path) -> dict[str, Any]:
         SystemExit: SIGTERM or SIGINT came; a checkpoint is saved.
     """
     params, position = trainer.params, trainer.position
-    log = RunLog(log_path, steps=params.steps, position=position)
-    with StopSignal() as stop:
+    log = RunLog(log_path, steps=params.steps, position=position, track=hooks.track)
+    with closing(hooks), closing(log), StopSignal() as stop:
         while position.step < params.steps:
             trainer.model.train()
-            result = trainer.step(_timed_batches(hooks, position.step, params.accumulate, log))
+            result = trainer.step(_timed_batches(hooks, trainer, log))
             log.advance(result)
             _report(trainer, result, hooks, log)
-            if stop.number or position.step % params.checkpoint_every_steps == 0:
+            signalled = trainer.processes.agree_stop(stop.number)
+            # The last one too: what is left to do may be stopped, or fail.
+            if signalled or position.step % params.checkpoint_every_steps == 0 or position.step == params.steps:
                 log.sync()
                 hooks.save()
-            if stop.number:
+            if signalled:
                 log.close()
-                print(f"stopped at step {position.step}; the same command goes on from there", file=sys.stderr)
-                sys.exit(128 + stop.number)
-    log.close()
+                tell(f"stopped at step {position.step}; the same command goes on from there")
+                sys.exit(128 + signalled)
     return {"train": _last(log_path, "loss"), "validation": _last(log_path, "validation_loss")}
 
 
-def _timed_batches(hooks: Hooks, step: int, accumulate: int, log: RunLog) -> list[Batch]:
+def _timed_batches(hooks: Hooks, trainer: Trainer, log: RunLog) -> list[Batch]:
     started = time.monotonic()
-    batches = [hooks.batch(i) for i in range(step * accumulate, (step + 1) * accumulate)]
+    batches = [hooks.batch(i) for i in batch_numbers(trainer.position.step, trainer.params, trainer.processes)]
     log.waited(time.monotonic() - started)
     return batches
+
+
+def batch_numbers(step: int, params: TrainParams, processes: Processes) -> range:
+    """Numbers of the batches that this process takes in a step: those of all processes follow one another."""
+    first = step * params.accumulate * processes.num_processes
+    return range(first + processes.rank, first + params.accumulate * processes.num_processes, processes.num_processes)
 
 
 def _report(trainer: Trainer, result: StepResult, hooks: Hooks, log: RunLog) -> None:
@@ -316,12 +346,13 @@ def _report(trainer: Trainer, result: StepResult, hooks: Hooks, log: RunLog) -> 
     if last or (params.validate_every_steps and step % params.validate_every_steps == 0):
         figures = hooks.validate()
         if figures:
-            log.write({"step": step, **figures})
+            log.write({"step": step, **{name: _json_float(value) for name, value in figures.items()}})
 
 
 def _json_float(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _last(log_path: Path, name: str) -> dict[str, Any] | None:
-    return next((line for line in reversed(read_log(log_path)) if name in line), None)
+def _last(log_path: Path | None, name: str) -> dict[str, Any] | None:
+    lines = read_log(log_path) if log_path else []
+    return next((line for line in reversed(lines) if name in line), None)

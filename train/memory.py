@@ -8,59 +8,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
-import pipeline
 from pipeline.engine.cli import build_parser, read_params, run_main
 from pipeline.engine.params import load_params, section
+from pipeline.engine.presets import as_overrides, preset_path, size_changes
 from pipeline.errors import ParamsError
 from pipeline.models.base import find_checkpoint
 from pipeline.models.places import ModelsParams, place
 from train.params import TrainParams
+from train.planning import GB, Plan, plan_memory
 from train.shapes import SHAPES, published_config
-from train.variants import longest_episode
 
-if TYPE_CHECKING:
-    from train.icl.footprint import Footprint
-
-DRIVER_BYTES = 700_000_000
-"""What CUDA, cuBLAS and their workspaces take before the first tensor (0.5 to 0.8 GB on recent cards)."""
-WASTE = 0.05
-"""Share that the allocator loses to fragments."""
+CLAIMED_LORA, CLAIMED_RECOMPUTING = 70, 40
+"""Per cent of memory that LoRA and gradient checkpointing are said to save."""
 CARDS_GB = {"gpu10": 10, "gpu16": 16, "gpu24": 24}
-GB = 1e9
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One training on a card."""
-
-    footprint: Footprint
-    num_columns: int
-    num_text_tokens: int
-
-    @property
-    def needed_bytes(self) -> int:
-        """All that the card must have free, driver and waste included."""
-        return round(self.footprint.total * (1 + WASTE)) + DRIVER_BYTES
-
-
-def plan_memory(config: Any, params: TrainParams) -> Plan:
-    """Count what a step takes at the longest sequence that the settings allow.
-
-    Args:
-        config: of a MusicGen in transformers.
-        params: settings of the training.
-    """
-    from train.icl.footprint import measure
-
-    num_segments = params.most_examples + 1
-    num_columns = min(params.max_total_columns, longest_episode(params, config.decoder.num_codebooks))
-    num_text_tokens = num_segments * params.max_text_tokens
-    footprint = measure(config, params, num_columns=num_columns, num_text_tokens=num_text_tokens)
-    return Plan(footprint, num_columns, num_text_tokens)
 
 
 def body(args: argparse.Namespace) -> None:
@@ -69,25 +32,25 @@ def body(args: argparse.Namespace) -> None:
 
     # MusicGen's pad id lies outside its vocabulary, in the published checkpoints too; transformers warns of it.
     logging.set_verbosity_error()
-    raw = _read(args)
-    params = section(raw, "train", TrainParams)
-    if args.columns:
-        params = replace(params, max_total_columns=args.columns, max_example_frames=args.columns, num_examples=1)
-    sizes: list[Any] = [args.size] if args.size else list(SHAPES)
-    configs = {args.base: _own_config(raw, args)} if args.base else {size: published_config(size) for size in sizes}
-    for name, config in configs.items():
+    if args.columns is not None and args.columns < 1:
+        raise ParamsError(f"--columns {args.columns}: must be at least 1")
+    names: list[Any] = [args.base or args.size] if args.base or args.size else list(SHAPES)
+    for name in names:
+        raw = _read(args, name)
+        params = section(raw, "train", TrainParams)
+        if args.columns is not None:
+            params = replace(params, max_total_columns=args.columns, max_example_frames=args.columns, num_examples=1)
+        config = _own_config(raw, args) if args.base else published_config(name)
         _print_plan(name, plan_memory(config, params), params, card_gb=CARDS_GB.get(args.preset))
         _print_savings(config, params)
 
 
-def _read(args: argparse.Namespace) -> dict[str, Any]:
+def _read(args: argparse.Namespace, size: str) -> dict[str, Any]:
+    """The settings for a size; presets for cards differ with it."""
     if not args.preset:
         return read_params(args)
-    path = Path(pipeline.__file__).parent / "presets" / f"{args.preset}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-        raise ParamsError(f"--preset {args.preset}: there are {known}")
-    return load_params(path, args.set)
+    changes = size_changes(args.preset, size) if args.preset in CARDS_GB and not args.base else {}
+    return load_params(preset_path(args.preset), [*as_overrides(changes), *args.set])
 
 
 def _own_config(raw: dict[str, Any], args: argparse.Namespace) -> Any:
@@ -135,12 +98,28 @@ def _print_savings(config: Any, params: TrainParams) -> None:
     first = totals["whole decoder, AdamW"]
     for name, total in totals.items():
         print(f"    {name:<32}{total / GB:8.2f} GB{100 * (total / first - 1):+8.0f} % against the whole decoder")
+    lora, recomputed = totals["LoRA"], totals["LoRA, layers computed again"]
+    print(
+        f"    LoRA saves {_saved(first, lora):.0f} %, QLoRA {_saved(first, totals['LoRA, 4 bits (QLoRA)']):.0f} %, "
+        f"of the whole decoder's memory; the research plan claims {CLAIMED_LORA} % for LoRA"
+    )
+    print(
+        f"    computing layers again saves {_saved(lora, recomputed):.0f} % of LoRA's memory; "
+        f"the research plan claims {CLAIMED_RECOMPUTING} %"
+    )
+
+
+def _saved(before: int, after: int) -> float:
+    """Per cent."""
+    return 100 * (1 - after / before)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = build_parser(__doc__, prog="python -m train.memory")
-    parser.add_argument("--preset", help="gpu10, gpu16, gpu24, demo; without it, params.yaml")
+    parser.add_argument(
+        "--preset", help="gpu10, gpu16, gpu24 (each as its sizes change it), demo; without it, params.yaml"
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--size", choices=SHAPES, help="one published size; without it, all of them")
     which.add_argument("--base", help="a checkpoint's folder or hub id: only its config.json is read")

@@ -11,10 +11,17 @@ from pipeline.errors import ParamsError
 from pipeline.music.sequence import Budget, Format, LossOn, Representation, Separator, TextPlacement
 from train.variants import refuse_nonsense
 
+Tracking = Literal["none", "tensorboard", "wandb"]
+END_OF_SEEDS = 2**63
+"""numpy takes no seed below zero, torch none from here on."""
 LORA_TARGETS = {
     "attention": r"decoder\..*\.(self_attn|encoder_attn)\.(q_proj|k_proj|v_proj|out_proj)",
     "all": r"decoder\..*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)",
 }
+
+
+NO_EFFECT = ("checkpoint_every_steps", "keep_checkpoints", "loader_workers", "preflight", "tracking")
+"""Settings of `train` that cannot change a result: neither its fingerprint nor its card holds them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,25 +120,46 @@ class TrainParams:
     """Threads of torch on the CPU. More of them can change last bits, and are slower on busy cores."""
     validate_every_steps: int = 0
     """Steps between validation losses, 0 for one at the end only."""
-    validation_batches: int = 16
-    """Batches of validation shards that are read each time, always the same ones."""
+    validation_batches: int = 0
+    """Batches of validation shards that are read each time, always the first ones; 0 for all: an exact epoch."""
     log_every_steps: int = 10
     """Steps between lines of the log."""
     checkpoint_every_steps: int = 100
     """Steps between checkpoints."""
+    preflight: bool = True
+    """Before the first step: is there memory for the plan, and does one step at the longest sequence work?"""
     keep_checkpoints: int = 2
     """Newest checkpoints that stay on disk."""
+    stream_mode: Literal["exact", "resampled"] = "exact"
+    """Of shards that stream (pipe:, s3://): epochs that hold every sample once, or shards drawn without end."""
+    num_samples: int = 0
+    """Validation prompts that codes are generated for at every validation; `train.generate --codes` renders them."""
+    tracking: Tracking | tuple[Tracking, ...] = "none"
+    """Who draws curves while it runs: `tensorboard`, `wandb` (offline by WANDB_MODE=offline), a list, or `none`."""
+    compile: bool = False
+    """The decoder's layers run compiled, one compiled form for all of them and all lengths; needs a C++ compiler."""
+    loader_workers: int = 0
+    """Threads that make batches ahead of the step; 0 makes each when its step begins. No result depends on them."""
+    publish: Literal["last", "best"] = "last"
+    """Which weights become the run's result: those of the last step, or of the lowest validation loss."""
 
     def __post_init__(self) -> None:
         positive = ("steps", "batch_size", "accumulate", "learning_rate", "max_grad_norm", "max_bad_steps")
-        positive += ("lora_rank", "max_text_tokens", "max_example_frames", "max_target_frames", "threads")
-        positive += ("log_every_steps", "checkpoint_every_steps", "keep_checkpoints", "validation_batches")
+        positive += ("lora_rank", "lora_alpha", "max_text_tokens", "max_example_frames", "max_target_frames", "threads")
+        positive += ("log_every_steps", "checkpoint_every_steps", "keep_checkpoints")
         positive += ("clap_dim", "clap_states", "bucket_batches")
         shares = ("null_share", "no_examples_share", "no_text_share", "lora_dropout")
-        _check("train", self, above_zero=positive, from_zero=("max_batch_columns",), shares=shares)
+        from_zero = ("max_batch_columns", "loader_workers", "num_samples", "validation_batches")
+        from_zero += ("warmup_steps", "weight_decay", "validate_every_steps")
+        _check("train", self, above_zero=positive, from_zero=from_zero, shares=shares)
         counts = [self.num_examples] if isinstance(self.num_examples, int) else list(self.num_examples)
         if not counts or min(counts) < 0:
             raise ParamsError(f"train.num_examples: needs a number from 0 on, or a list of them, not {counts}")
+        if self.publish == "best" and not 0 < self.validate_every_steps < self.steps:
+            raise ParamsError(
+                f"train.publish best: with train.validate_every_steps {self.validate_every_steps} and train.steps "
+                f"{self.steps} the last step alone is validated; validate more often, or publish the last"
+            )
         refuse_nonsense(self)
         if self.base_weights != "fp32" and self.method == "full":
             raise ParamsError(f"train.base_weights {self.base_weights}: only frozen weights can be kept so; use lora")
@@ -143,9 +171,19 @@ class TrainParams:
             raise ParamsError(f"train.lora_targets: not a regular expression ({error})") from None
 
     @property
+    def trackers(self) -> tuple[Tracking, ...]:
+        """Who draws curves."""
+        named = (self.tracking,) if isinstance(self.tracking, str) else self.tracking
+        return tuple(name for name in named if name != "none")
+
+    @property
     def budget(self) -> Budget:
         """Limits of an episode."""
         return Budget(self.max_example_frames, self.max_target_frames, self.max_total_columns)
+
+    def validated(self, num_samples: int) -> int:
+        """Validation episodes that are read of so many."""
+        return min(num_samples, self.validation_batches * self.batch_size) if self.validation_batches else num_samples
 
     @property
     def most_examples(self) -> int:
@@ -234,6 +272,9 @@ def _check(
     for field in from_zero:
         if getattr(params, field) < 0:
             raise ParamsError(f"{name}.{field}: must be at least 0, not {getattr(params, field)}")
+    seed = getattr(params, "seed", 0)
+    if not 0 <= seed < END_OF_SEEDS:
+        raise ParamsError(f"{name}.seed: must be at least 0 and below 2**63, not {seed}")
     for field in shares:
         if not 0 <= getattr(params, field) < 1:
             raise ParamsError(f"{name}.{field}: must be at least 0 and below 1, not {getattr(params, field)}")

@@ -9,26 +9,29 @@ Both give the samples of a plan to a seat, and both tell in a small dict where t
 
 Local tars are read sample by sample: by any number of workers and ranks, also by another one after resuming, and going
 on after n samples reads nothing of the n. A stream is read shard by shard: an exact epoch needs a shard for every seat,
-and going on reads the shard in hand once more.
+and going on reads the shard in hand once more. Addresses that webdataset does not open (`s3://`) are opened by fsspec.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tarfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from pipeline.data.epochs import Plan, Seat, planned_sample, planned_shard, shuffle_stream, turns_per_epoch
 from pipeline.data.provenance import digest_of
 from pipeline.data.shards import STREAM, Sample, ShardEntry, ShardFile, entry_of, expand_braces, expand_shards
-from pipeline.errors import ContractError, TransientError
+from pipeline.errors import ContractError, ParamsError, TransientError
 
 MAX_OPEN_SHARDS = 128
 """Maps kept open; each holds a file descriptor, of which a process has 1,024 by default."""
@@ -101,6 +104,44 @@ class LocalShards:
     def __reduce__(self) -> tuple[Any, ...]:
         # Maps do not travel to spawned workers; each opens its own.
         return LocalShards, (self.paths,)
+
+
+class FetchedShard(NamedTuple):
+    """How many samples a streamed shard gave."""
+
+    num_samples: int
+
+
+class FetchedShards:
+    """The samples of streamed shards, read once into memory, with the random access of local ones.
+
+    For sets that are read again and again, or in part: validation, evaluation. A sample is some kilobytes.
+
+    Args:
+        urls: their addresses, read in this order.
+        limit: stop after so many samples.
+    """
+
+    def __init__(self, urls: Sequence[str], *, limit: int | None = None) -> None:
+        self.paths = list(urls)
+        self._samples: list[list[Sample]] = []
+        for url in self.paths:
+            left = None if limit is None else limit - sum(map(len, self._samples))
+            self._samples.append([] if left == 0 else list(islice(stream_shard(url), left)))
+        self.entries = [FetchedShard(len(samples)) for samples in self._samples]
+        self._ends = np.cumsum([len(samples) for samples in self._samples], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if self.paths else 0
+
+    def find(self, i: int) -> tuple[int, int]:
+        """Number of the shard that holds sample i, and the sample's number in it."""
+        shard = int(np.searchsorted(self._ends, i, side="right"))
+        return shard, i - (int(self._ends[shard - 1]) if shard else 0)
+
+    def shard(self, number: int) -> list[Sample]:
+        """The samples of one of the shards."""
+        return self._samples[number]
 
 
 class LocalReader:
@@ -186,15 +227,25 @@ class StreamReader:
     def __iter__(self) -> Iterator[Sample]:
         seat = self._check()
         self._go_on(seat)
+        empty: set[str] = set()
         while True:
-            skip = self._read
+            skip, number = self._read, -1
             for number, sample in enumerate(self._shard(seat, self._turn)):
                 if number >= skip:
                     self._read = number + 1
                     yield sample
+            if number < 0 and self.plan.mode == "resampled":
+                # Without end, and without a sample: nobody would ever come back.
+                empty.add(self.shard_in_hand())
+                if len(empty) == len(set(self.urls)):
+                    raise ContractError(f"{self.urls[0]}: not one sample in {len(self.urls)} streamed shards")
             self._turn, self._read = self._turn + 1, 0
             if self.plan.mode == "exact" and self._turn % turns_per_epoch(seat, len(self.urls)) == 0:
                 return
+
+    def shard_in_hand(self) -> str:
+        """Address of the shard that the last sample came from."""
+        return self.urls[planned_shard(self.plan, self.seat or seat_here(), self._turn, len(self.urls))]
 
     def _shard(self, seat: Seat, turn: int) -> Iterator[Sample]:
         url = self.urls[planned_shard(self.plan, seat, turn, len(self.urls))]
@@ -212,17 +263,18 @@ def stream_shard(url: str) -> Iterator[Sample]:
     """Read one shard from its beginning to its end by stock webdataset.
 
     Args:
-        url: whatever webdataset opens: `pipe:aws s3 cp s3://bucket/a.tar -`, an address, a path.
+        url: whatever webdataset or fsspec opens: `pipe:aws s3 cp s3://bucket/a.tar -`, an address, a path.
 
     Raises:
         ContractError: what comes is no tar, or breaks off in a member.
+        ParamsError: nobody knows how to open it.
         TransientError: the command failed, or the place does not answer.
     """
-    from webdataset.gopen import gopen, set_options
+    from webdataset.gopen import set_options
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
     try:
-        with gopen(url, mode="rb") as stream:
+        with _open_stream(url) as stream:
             set_options(stream, ignore_status=STOPPED_BY_US)
             for sample in group_by_keys(tar_file_expander([{"url": url, "stream": stream}])):
                 members = {name: data for name, data in sample.items() if not name.startswith("__")}
@@ -236,8 +288,35 @@ def stream_shard(url: str) -> Iterator[Sample]:
         raise TransientError(f"{url}: cannot be read ({_first_line(error)}); try again, or mend the address") from error
 
 
+def _open_stream(url: str) -> AbstractContextManager[Any]:
+    from webdataset.gopen import gopen, gopen_schemes
+
+    scheme = url.partition(":")[0]
+    # Stock webdataset asks a store's own program for gs:// and the like, and knows no s3://.
+    if "://" not in url or scheme == "file" or scheme in gopen_schemes:
+        return gopen(url, mode="rb")
+    import fsspec
+
+    try:
+        store, path = fsspec.url_to_fs(url)
+        return store.open(path, "rb")
+    except (ImportError, ValueError) as error:
+        program = f"aws s3 cp {url} -" if scheme == "s3" else f"PROGRAM {url}"
+        raise ParamsError(
+            f"{url}: cannot be opened ({_first_line(error)}); or let a program read it: 'pipe:{program}'"
+        ) from error
+    except OSError:
+        raise
+    except Exception as error:
+        # Stores have error classes of their own (no credentials, no such host), and their packages may not be here.
+        raise TransientError(f"{url}: cannot be read ({_first_line(error)}); try again, or mend the address") from error
+
+
 def _first_line(error: Exception) -> str:
-    return str(error.args[0] if error.args else error).partition("\n")[0]
+    line = str(error.args[0] if error.args else error).partition("\n")[0]
+    # Stock webdataset adds how it called a command: all of it, and nothing that the address does not say.
+    ended = re.search(r"\}\): exit (-?\d+) \(", line)
+    return f"the command ended with exit code {ended[1]}" if ended else line.partition(" @ <")[0]
 
 
 def seat_here() -> Seat:

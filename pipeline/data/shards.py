@@ -12,10 +12,12 @@ import json
 import math
 import re
 import tarfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,7 +117,7 @@ def decode_npy(buffer: bytes | memoryview) -> NDArray[Any]:
         header_bytes = 10 + int.from_bytes(buffer[8:10], "little")
         shape, fortran, dtype = _npy_header(bytes(buffer[:header_bytes]))
         array = np.frombuffer(buffer, dtype, count=math.prod(shape), offset=header_bytes)
-    except ValueError as error:
+    except (ValueError, SyntaxError, tokenize.TokenError) as error:
         raise ContractError(f"damaged .npy member ({error}): run `python -m pipeline verify` on its folder") from error
     return array.reshape(shape, order="F" if fortran else "C")
 
@@ -348,6 +350,7 @@ def expand_shards(spec: str | Sequence[str]) -> list[Path]:
 
     Raises:
         ParamsError: a pattern that matches no tar.
+        ContractError: it matches one that index.json names, and that is not there.
     """
     return [path for pattern in ([spec] if isinstance(spec, str) else spec) for path in _expand_one(pattern)]
 
@@ -356,7 +359,7 @@ def _expand_one(pattern: str) -> list[Path]:
     if STREAM.match(pattern):
         raise ParamsError(f"{pattern}: a stream, where local tars are wanted; copy it here first (docs/shards.md)")
     if Path(pattern).is_dir():
-        paths = sorted(Path(pattern).glob("*.tar"))
+        paths = _glob(f"{pattern}/*.tar")
     else:
         paths = [path for name in expand_braces(pattern) for path in _glob(name)]
     if not paths:
@@ -370,7 +373,14 @@ def _glob(name: str) -> list[Path]:
         return [path]
     if not any(letter in path.name for letter in "*?["):
         raise ParamsError(f"{name}: no such tar; `python -m pipeline ls {path.parent}` shows which there are")
-    return sorted(path.parent.glob(path.name))
+    paths = sorted(path.parent.glob(path.name))
+    named = [entry.name for entry in load_index(path.parent)] if (path.parent / INDEX_NAME).is_file() else []
+    gone = sorted({name for name in named if fnmatch(name, path.name)} - {path.name for path in paths}) if paths else []
+    if gone:
+        raise ContractError(
+            f"{path.parent}: {gone[0]} is named by {INDEX_NAME}, and not there; copy it, or name the others"
+        )
+    return paths
 
 
 def expand_braces(pattern: str) -> list[str]:

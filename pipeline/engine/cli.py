@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.data.layout import Layout
 from pipeline.engine.params import load_params
-from pipeline.errors import SetlistError
+from pipeline.errors import ParamsError, SetlistError
 
 OWN_PACKAGES = ("pipeline", "stages", "train")
 
@@ -42,7 +42,13 @@ def build_parser(module_doc: str | None, *, prog: str) -> argparse.ArgumentParse
 
 
 def read_params(args: argparse.Namespace) -> dict[str, Any]:
-    """Read the settings that the flags name, with `--set` and `--workers` laid on top."""
+    """Read the settings that the flags name, with `--set` and `--workers` laid on top.
+
+    Raises:
+        ParamsError: no such settings, or a `--limit` that leaves nothing.
+    """
+    if args.limit is not None and args.limit < 1:
+        raise ParamsError(f"--limit {args.limit}: must be at least 1")
     overrides = list(args.set)
     if args.workers is not None:
         overrides.append(f"engine.workers={args.workers}")

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 SECTIONS = (
     *("sources", "models", "demo", "fetch", "ingest", "split", "lyrics", "transcribe", "describe", "encode", "embed"),
-    *("retrieve", "pack", "train", "generate", "evaluate", "engine"),
+    *("retrieve", "pack", "train", "generate", "evaluate", "compare", "engine"),
 )
 """Sections of params.yaml."""
 
@@ -72,8 +72,6 @@ def open_project(args: argparse.Namespace) -> Project:
     if unknown:
         raise ParamsError(f"{unknown[0]}: no such section in the params file; there are: {', '.join(SECTIONS)}")
     engine = section(params, "engine", EngineParams) if "engine" in params else EngineParams()
-    if args.limit is not None and args.limit < 1:
-        raise ParamsError(f"--limit {args.limit}: must be at least 1")
     return Project(Layout(args.root), params, engine, args.limit, args.dry_run)
 
 

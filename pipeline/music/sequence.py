@@ -15,7 +15,7 @@ Shape letters: K codebooks, T frames of one segment, S columns, P columns before
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,9 +128,21 @@ def delay(codes_KT: NDArray[np.integer], pad: int) -> NDArray[np.int64]:
     """Shift codebook k by k columns; [K, T + K - 1], `pad` where no code stands."""
     num_codebooks, num_frames = codes_KT.shape
     out_KS = np.full((num_codebooks, num_frames + num_codebooks - 1), pad, dtype=np.int64)
-    for k in range(num_codebooks):
-        out_KS[k, k : k + num_frames] = codes_KT[k]
+    _frames_at(out_KS, 0, num_frames)[...] = codes_KT
     return out_KS
+
+
+def _frames_at(columns_KS: NDArray[Any], first: int, num_frames: int) -> NDArray[Any]:
+    """The frames of a delayed segment, a view [K, T]: each row begins a column after the one above it.
+
+    Args:
+        columns_KS: a whole array, not a slice of one.
+        first: the segment's first column.
+        num_frames: T.
+    """
+    row_bytes, step_bytes = columns_KS.strides
+    shape, strides = (columns_KS.shape[0], num_frames), (row_bytes + step_bytes, step_bytes)
+    return np.ndarray(shape, columns_KS.dtype, columns_KS, first * step_bytes, strides)
 
 
 def undelay(columns_KS: NDArray[np.integer]) -> Codes:
@@ -149,8 +161,9 @@ def undelay(columns_KS: NDArray[np.integer]) -> Codes:
 
 def delay_mask(num_codebooks: int, num_frames: int) -> NDArray[np.bool_]:
     """Where codes stand in a delayed segment, [K, T + K - 1]."""
-    column_minus_row = np.arange(num_frames + num_codebooks - 1) - np.arange(num_codebooks)[:, None]
-    return (column_minus_row >= 0) & (column_minus_row < num_frames)
+    mask_KS = np.zeros((num_codebooks, num_frames + num_codebooks - 1), dtype=np.bool_)
+    _frames_at(mask_KS, 0, num_frames)[...] = True
+    return mask_KS
 
 
 def num_columns(num_frames: Sequence[int], num_codebooks: int, form: Format = PLAIN) -> int:
@@ -212,23 +225,46 @@ def build_prefix(
     examples_KT: Sequence[NDArray[np.integer]], *, num_codebooks: int, codebook_size: int, form: Format = PLAIN
 ) -> Prefix:
     """Columns that stand before the target: the start column, then every example with what parts it from the next."""
-    pad = pad_id(codebook_size)
+    size = _prefix_columns(examples_KT, num_codebooks, form)
+    columns_KP = np.full((num_codebooks, size), pad_id(codebook_size), dtype=np.int64)
+    segments_P = np.empty(size, dtype=np.int64)
+    starts_N = _fill_prefix(columns_KP, segments_P, examples_KT, codebook_size=codebook_size, form=form)
+    return Prefix(columns_KP, segments_P, starts_N)
+
+
+def _prefix_columns(examples_KT: Sequence[NDArray[np.integer]], num_codebooks: int, form: Format) -> int:
+    shown = [codes_KT.shape[1] + num_codebooks - 1 for codes_KT in examples_KT] if form.shows_codes else []
+    return 1 + sum(shown) + form.has_separators * len(examples_KT)
+
+
+def _fill_prefix(
+    columns_KS: NDArray[np.int64],
+    segments_S: NDArray[np.int64],
+    examples_KT: Sequence[NDArray[np.integer]],
+    *,
+    codebook_size: int,
+    form: Format,
+) -> NDArray[np.int64]:
+    """Write what stands before the target into columns full of pads; returns `starts_N`."""
+    num_codebooks, pad = columns_KS.shape[0], pad_id(codebook_size)
     between = pad if form.separator == "pad" else separator_id(codebook_size)
-    num_between = 1 if form.has_separators else 0
-    parts = [np.full((num_codebooks, 1), pad, dtype=np.int64)]
     # Without any column of an example, even the start column predicts the target's first one.
-    segments = [0 if form.shows_codes or form.has_separators else len(examples_KT)]
+    segments_S[0] = 0 if form.shows_codes or form.has_separators else len(examples_KT)
     starts = [1]
     for i, codes_KT in enumerate(examples_KT):
+        end = first = starts[-1]
         if form.shows_codes:
-            parts.append(delay(blank_codebooks(codes_KT, form.example_codebooks, pad), pad))
-            segments += [i] * parts[-1].shape[1]
-        parts.append(np.full((num_codebooks, num_between), between, dtype=np.int64))
-        segments += [i + 1] * num_between
-        if form.separator == "none" and form.shows_codes:
-            segments[-1] = i + 1
-        starts.append(len(segments))
-    return Prefix(np.concatenate(parts, axis=1), np.array(segments), np.array(starts))
+            end += codes_KT.shape[1] + num_codebooks - 1
+            shown_KT = blank_codebooks(codes_KT, form.example_codebooks, pad)
+            _frames_at(columns_KS, first, codes_KT.shape[1])[...] = shown_KT
+            segments_S[first:end] = i
+        if form.has_separators:
+            columns_KS[:, end], segments_S[end] = between, i + 1
+            end += 1
+        elif form.separator == "none" and form.shows_codes:
+            segments_S[end - 1] = i + 1
+        starts.append(end)
+    return np.array(starts)
 
 
 def build_sequence(
@@ -256,12 +292,15 @@ def build_sequence(
     if any(codes.ndim != 2 or codes.shape[0] != num_codebooks or codes.shape[1] < 1 for codes in segments_KT):
         shapes = [codes.shape for codes in segments_KT]
         raise ValueError(f"segments need the same codebooks and at least one frame, got {shapes}")
-    prefix = build_prefix(examples_KT, num_codebooks=num_codebooks, codebook_size=codebook_size, form=form)
-    tail_KS = delay(target_KT, pad_id(codebook_size))
-    columns_KS = np.concatenate([prefix.columns_KP, tail_KS], axis=1)
-    tail_segments = np.full(tail_KS.shape[1], len(examples_KT))
-    mask_KS = np.zeros(columns_KS.shape, dtype=np.bool_)
-    mask_KS[:, prefix.columns_KP.shape[1] :] = delay_mask(num_codebooks, target_KT.shape[1])
+    num_frames, first = target_KT.shape[1], _prefix_columns(examples_KT, num_codebooks, form)
+    shape = (num_codebooks, first + num_frames + num_codebooks - 1)
+    columns_KS = np.full(shape, pad_id(codebook_size), dtype=np.int64)
+    segments_S = np.full(shape[1], len(examples_KT), dtype=np.int64)
+    starts_N = _fill_prefix(columns_KS, segments_S, examples_KT, codebook_size=codebook_size, form=form)
+    _frames_at(columns_KS, first, num_frames)[...] = target_KT
     if loss_on == "all":
         mask_KS = columns_KS < codebook_size
-    return Columns(columns_KS, np.concatenate([prefix.segments_P, tail_segments]), mask_KS, prefix.starts_N)
+    else:
+        mask_KS = np.zeros(shape, dtype=np.bool_)
+        _frames_at(mask_KS, first, num_frames)[...] = True
+    return Columns(columns_KS, segments_S, mask_KS, starts_N)

@@ -20,6 +20,7 @@ from stages.retrieve import RetrieveParams
 from stages.split import SplitParams
 from stages.transcribe import TranscribeParams
 from tests.conftest import REPOSITORY
+from train.compare import CompareParams
 from train.params import EvaluateParams, GenerateParams, TrainParams
 
 SECTIONS: dict[str, type[Any]] = {
@@ -37,6 +38,7 @@ SECTIONS: dict[str, type[Any]] = {
     "train": TrainParams,
     "generate": GenerateParams,
     "evaluate": EvaluateParams,
+    "compare": CompareParams,
     "engine": EngineParams,
 }
 PRESETS = sorted((REPOSITORY / "pipeline" / "presets").glob("*.yaml"))

@@ -121,6 +121,7 @@ def clip_json(clip: Clip) -> dict[str, Any]:
     return {
         "key": clip.key,
         "corpus": clip.corpus,
+        "licence": f"licence of {clip.corpus}",
         "captions": [{"text": f"caption of {clip.key}", "source": "human"}],
         "groups": dict(clip.groups),
         "fingerprint": clip.fingerprint or clip.key,

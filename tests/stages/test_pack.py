@@ -92,6 +92,12 @@ def test_the_same_project_without_a_leak_is_packed(tmp_path):
     assert len(run(write_project(tmp_path, plant("none")))) == 7
 
 
+def test_a_sample_names_the_licence_of_its_recording(tmp_path):
+    samples = run(write_project(tmp_path, [*pool(), Clip("library-1", corpus="library", examples=["musiccaps-3"])]))
+    licences = {key: decode_json(sample.members["json"])["licence"] for key, sample in samples.items()}
+    assert (licences["musiccaps-0"], licences["library-1"]) == ("licence of musiccaps", "licence of library")
+
+
 def test_a_leak_is_caught_also_where_the_budget_leaves_the_example_out(tmp_path, capsys):
     clips = pool()
     clips[0].groups, clips[2].groups = {"artist": "a"}, {"artist": "a"}

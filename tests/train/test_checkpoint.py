@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.errors import ContractError
+from pipeline.data.layout import Layout
+from pipeline.errors import ContractError, ParamsError
 from tests.train.test_loop import make_trainer
 from tests.train.toys import random_samples
 from train import checkpoint
@@ -103,3 +104,28 @@ def test_a_checkpoint_is_on_disk_before_older_ones_go(model, tmp_path, monkeypat
     assert {name for name, named, _ in seen if not named} == {*files, ".step-000002.part"}
     assert seen[-1] == (tmp_path.name, True, True)
     assert not old.exists()
+
+
+@pytest.mark.parametrize("name", [checkpoint.WEIGHTS_FILE, checkpoint.MOMENTS_FILE, checkpoint.POSITION_FILE])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_checkpoint_is_named_with_what_to_do(model, tmp_path, name, damage):
+    trainer = make_trainer(model)
+    trainer.step(toy_batch(model))
+    path = checkpoint.save_checkpoint(tmp_path, trainer, keep=1)
+    if damage == "cut":
+        (path / name).write_bytes((path / name).read_bytes()[:20])
+    else:
+        (path / name).unlink()
+    with pytest.raises(ContractError, match=r"step-000001: damaged \(.*\); delete it, and the same command goes on"):
+        checkpoint.load_checkpoint(path, trainer)
+
+
+def test_a_training_takes_no_name_inside_a_result_nor_one_of_other_commands(tmp_path):
+    layout = Layout(tmp_path)
+    layout.run("mine").mkdir(parents=True)
+    checkpoint.write_settings(layout.run("mine"), "train.run", {})
+    with pytest.raises(ParamsError, match=r"--name mine/second: .*mine is a result itself; choose another name"):
+        checkpoint.open_place(layout, "mine/second", made_by="train.run")
+    with pytest.raises(ParamsError, match=r"--name report: .*report is where other commands put their results"):
+        checkpoint.open_place(layout, "report", made_by="train.run")
+    assert checkpoint.open_place(layout, "compare/one", made_by="train.run")[1] == layout.run("compare/one")

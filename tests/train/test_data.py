@@ -178,3 +178,10 @@ def test_codes_are_views_of_the_mapped_shards_in_sixteen_bits(shards):
         for codes_KT in (episode.target_KT, *episode.examples_KT):
             assert codes_KT.dtype == np.uint16
             assert np.shares_memory(codes_KT, whole)
+
+
+def test_a_damaged_member_is_named_with_its_shard():
+    sample = random_samples(1)[0]
+    cut = Sample(sample.key, sample.members | {"target.npy": sample.members["target.npy"][:-2]})
+    with pytest.raises(ContractError, match=r"a\.tar: toy-0-0000: damaged \.npy member"):
+        read_episode(cut, CODEC, where="a.tar")

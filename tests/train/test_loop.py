@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
+import time
 
 import pytest
 import torch
 
 from pipeline.errors import ContractError
-from tests.train.toys import random_samples
-from train import loop
+from tests.train.toys import random_samples, save_musicgen
+from train import loop, stopping
 from train.data import read_episode
 from train.icl.adapter import make_trainable
 from train.icl.batches import collate
-from train.icl.loss import mean_loss
+from train.icl.loss import mean_loss, mean_nll
+from train.icl.model import load_model
 from train.loop import Hooks, Position, RunLog, Trainer, learning_rate_at, read_log, run_loop, seed_step
 from train.params import TrainParams
 
@@ -50,6 +53,16 @@ def test_schedule_rises_then_falls_to_zero():
     assert learning_rate_at(99, TrainParams(steps=100, schedule="constant", learning_rate=1.0)) == 1.0
 
 
+def test_one_episode_is_learnt_by_heart(tmp_path):
+    folder = save_musicgen(tmp_path / "musicgen", width=32)
+    params = TrainParams(method="full", steps=120, learning_rate=0.01, log_every_steps=120)
+    model = load_model(str(folder), params=params)
+    episode = read_episode(random_samples(1)[0], model.codec, where="toy")
+    batch = collate([episode], codebook_size=16)
+    run_loop(make_trainer(model, params=params), hooks([batch, batch]), tmp_path / "log.jsonl")
+    assert mean_nll(model, [episode], batch_size=1)[0] < 0.05
+
+
 def test_training_lowers_the_loss(model, batches, tmp_path):
     trainer = make_trainer(model, steps=20)
     run_loop(trainer, hooks(batches), tmp_path / "log.jsonl")
@@ -60,7 +73,7 @@ def test_training_lowers_the_loss(model, batches, tmp_path):
 
 def test_accumulation_is_the_mean_of_its_batches(model, batches):
     trainer = make_trainer(model, accumulate=2)
-    single = [trainer._loss_of(batch).item() for batch in batches]
+    single = [trainer.loss_of(batch).item() for batch in batches]
     assert trainer.step(batches).loss == pytest.approx(sum(single) / 2, abs=1e-5)
 
 
@@ -119,6 +132,80 @@ def test_a_signal_saves_and_leaves(model, batches, tmp_path, number, capsys):
     assert (trainer.position.step, saved) == (3, [1])
     assert "stopped at step 3" in capsys.readouterr().err
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize(("where", "steps"), [("validate", [2]), ("save", [2, 3])])
+def test_a_signal_while_the_loop_is_at_something_else_is_not_lost(model, batches, tmp_path, where, steps):
+    trainer, saved = make_trainer(model, steps=50, checkpoint_every_steps=2, validate_every_steps=2), []
+
+    def once():
+        if trainer.position.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    def save():
+        saved.append(trainer.position.step)
+        if where == "save":
+            once()
+
+    at = {"validate": once} if where == "validate" else {}
+    with pytest.raises(SystemExit):
+        run_loop(trainer, hooks(batches, save=save, **at), tmp_path / "log.jsonl")
+    assert saved == steps
+    assert read_log(tmp_path / "log.jsonl")[-1]["step"] == steps[-1]
+
+
+def test_a_second_ctrl_c_leaves_a_step_that_hangs(model, batches, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(stopping, "AGAIN_AFTER_S", 0.05)
+    trainer, saved = make_trainer(model, steps=50), []
+
+    def hanging(i):
+        if i == 2:
+            # Two at once are one: launchers pass on what the terminal has told everybody.
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail("it did not leave")
+        return batches[0]
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_loop(trainer, hooks(batches, batch=hanging, save=lambda: saved.append(1)), tmp_path / "log.jsonl")
+    assert saved == []
+    assert capfd.readouterr().err.count("Ctrl-C once more leaves at once") == 1
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_stop_is_saved_though_nobody_reads_what_is_said(model, batches, tmp_path, monkeypatch):
+    """As in `train.run 2>&1 | tee log`, where Ctrl-C ends tee first."""
+    reader, writer = os.pipe()
+    trainer, saved = make_trainer(model, steps=50), []
+
+    def batch(i):
+        if i == 2:
+            os.close(reader)
+            os.kill(os.getpid(), signal.SIGINT)
+        return batches[0]
+
+    with os.fdopen(writer, "w") as deaf, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", deaf)
+        with pytest.raises(SystemExit) as left:
+            run_loop(trainer, hooks(batches, batch=batch, save=lambda: saved.append(1)), tmp_path / "log.jsonl")
+    assert (left.value.code, saved) == (128 + signal.SIGINT, [1])
+
+
+def test_the_last_step_is_saved_whatever_comes_after_it(model, batches, tmp_path):
+    trainer, saved = make_trainer(model, steps=5, checkpoint_every_steps=3), []
+    run_loop(trainer, hooks(batches, save=lambda: saved.append(trainer.position.step)), tmp_path / "log.jsonl")
+    assert saved == [3, 5]
+
+
+def test_a_validation_that_is_not_finite_is_logged_as_nothing(model, batches, tmp_path):
+    trainer = make_trainer(model, steps=1)
+    nothing = {"validation_loss": float("nan"), "num_validation_episodes": 4}
+    figures = run_loop(trainer, hooks(batches, validate=lambda: nothing), tmp_path / "log.jsonl")
+    assert figures["validation"] == {"step": 1, "validation_loss": None, "num_validation_episodes": 4}
 
 
 def test_the_log_forgets_what_came_after_the_checkpoint(tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from itertools import product
 
 import pytest
@@ -10,6 +11,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import MusicgenConfig, MusicgenDecoderConfig, MusicgenForConditionalGeneration, T5Config
 
+from pipeline.engine.params import load_params, section
+from pipeline.engine.presets import as_overrides, preset_path, size_changes
+from tests.conftest import REPOSITORY
 from tests.train import toys
 from train import memory
 from train.data import CodecShape
@@ -20,6 +24,7 @@ from train.icl.loss import mean_loss
 from train.icl.model import IclModel, add_separator_rows
 from train.icl.recompute import recompute_layers
 from train.params import TrainParams
+from train.planning import GB, plan_memory, rough_bytes
 from train.shapes import published_config
 
 COLUMNS, TOKENS, WIDTH = 512, 48, 256
@@ -111,15 +116,79 @@ def test_four_bits_take_what_bitsandbytes_really_stores():
 
 
 LONG = pytest.mark.long
+SIZES = ("small", "medium", "large")
 
 
 @pytest.mark.parametrize("preset", [pytest.param("gpu10", marks=LONG), "gpu16", pytest.param("gpu24", marks=LONG)])
-def test_every_preset_fits_its_card(preset, capsys):
+def test_a_preset_is_planned_and_its_savings_are_told(preset, capsys):
     memory.main(["--preset", preset, "--size", "small"])
     told = capsys.readouterr().out
     assert "text encoder" in told
-    assert "is too small" not in told
+    assert "has it" in told
     assert "QLoRA, layers computed again" in told
+    assert "the research plan claims 70 % for LoRA" in told
+    assert "the research plan claims 40 %" in told
+
+
+def needed_gb(preset: str, size: str) -> float:
+    changes = as_overrides(size_changes(preset, size))
+    params = section(load_params(preset_path(preset), changes), "train", TrainParams)
+    return plan_memory(published_config(size), params).needed_bytes / GB
+
+
+@pytest.mark.parametrize("preset", [pytest.param("gpu10", marks=LONG), "gpu16", pytest.param("gpu24", marks=LONG)])
+def test_every_size_fits_its_card_with_a_tenth_to_spare_and_pages_tell_what_it_needs(preset):
+    needed = [needed_gb(preset, size) for size in SIZES]
+    assert max(needed) <= 0.9 * memory.CARDS_GB[preset]
+    sizes = preset_path(preset).parent / "sizes" / f"{preset}.yaml"
+    comment = re.search(r"Planned at the longest sequence: ([\d.]+), ([\d.]+) and ([\d.]+) GB\.", sizes.read_text())
+    row = re.search(rf"\| `{preset}`.*", (REPOSITORY / "docs/train.md").read_text())
+    assert [float(told) for told in comment.groups()] == pytest.approx(needed, abs=0.051)
+    assert [float(told) for told in re.findall(r"\| ([\d.]+) GB", row[0])] == pytest.approx(needed, abs=0.051)
+
+
+@pytest.mark.parametrize(
+    ("size", "base_weights", "most_gb"),
+    [
+        ("small", "nf4", 6),
+        ("medium", "bf16", 12),
+        ("medium", "nf4", 6),
+        ("large", "bf16", 20),
+    ],
+)
+def test_three_thousand_columns_keep_to_their_goal(size, base_weights, most_gb):
+    params = TrainParams(
+        batch_size=1, base_weights=base_weights, gradient_checkpointing=True, num_examples=1, max_example_frames=3000
+    )
+    plan = plan_memory(published_config(size), params)
+    assert plan.num_columns == 3000
+    assert plan.needed_bytes <= most_gb * GB
+
+
+ROUGH = [
+    {"lora_targets": "all", "lora_rank": 64, "lora_dropout": 0.1},
+    {"method": "full", "num_examples": 5},
+    {"text_placement": "inline", "representation": "both"},
+    {"base_weights": "nf4", "gradient_checkpointing": True, "num_examples": 0},
+    {"cross_attention": "full", "max_text_tokens": 512, "optimiser": "adafactor"},
+]
+
+
+@pytest.mark.parametrize("settings", ROUGH, ids=str)
+def test_a_rough_bound_lies_above_the_plan_and_is_no_wild_one(settings):
+    params = TrainParams(batch_size=4, **settings)
+    planned, rough = plan_memory(config(), params).needed_bytes, rough_bytes(config(), params)
+    # What is computed again costs little, so there it lies far above.
+    assert planned < rough < (50 if params.gradient_checkpointing else 12) * planned
+
+
+def test_adapters_of_some_layers_are_counted_as_they_are():
+    some = TrainParams(lora_targets=r"decoder\..*layers\.[23]\.(fc1|fc2)", lora_rank=8, separator="none")
+    planned = measure(config(), some, num_columns=COLUMNS, num_text_tokens=TOKENS)
+    assert planned.trained == 4 * 2 * 2 * 8 * (WIDTH + 4 * WIDTH)
+    # Layers without any keep less; planned as if all had one.
+    everywhere = measure(config(), TrainParams(lora_targets="all"), num_columns=COLUMNS, num_text_tokens=TOKENS)
+    assert 0.9 * everywhere.kept < planned.kept <= everywhere.kept
 
 
 def test_another_size_or_preset_is_refused_with_those_that_there_are(capsys):
@@ -127,6 +196,13 @@ def test_another_size_or_preset_is_refused_with_those_that_there_are(capsys):
         memory.main(["--preset", "gpu11"])
     assert exit_.value.code == 2
     assert "gpu10, gpu16, gpu24" in capsys.readouterr().err
+
+
+def test_a_length_below_one_column_is_refused(capsys):
+    with pytest.raises(SystemExit) as left:
+        memory.main(["--preset", "gpu16", "--size", "small", "--columns", "0"])
+    assert left.value.code == 2
+    assert "--columns 0: must be at least 1" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_ones_own_is_planned_from_its_config_alone(tmp_path, capsys):

@@ -14,6 +14,12 @@ from train.params import EvaluateParams, GenerateParams, TrainParams
     [
         ({"steps": 0}, r"train\.steps: must be above 0, not 0"),
         ({"learning_rate": -1.0}, r"train\.learning_rate: must be above 0"),
+        ({"lora_alpha": 0}, r"train\.lora_alpha: must be above 0, not 0"),
+        ({"warmup_steps": -3}, r"train\.warmup_steps: must be at least 0, not -3"),
+        ({"weight_decay": -1}, r"train\.weight_decay: must be at least 0, not -1"),
+        ({"validate_every_steps": -1}, r"train\.validate_every_steps: must be at least 0, not -1"),
+        ({"seed": -1}, r"train\.seed: must be at least 0 and below 2\*\*63, not -1"),
+        ({"seed": 2**63}, r"train\.seed: must be at least 0 and below 2\*\*63, not 9223372036854775808"),
         ({"null_share": 1.0}, r"train\.null_share: must be at least 0 and below 1, not 1\.0"),
         ({"num_examples": []}, r"train\.num_examples: needs a number"),
         ({"num_examples": -1}, r"train\.num_examples: needs a number"),
@@ -35,6 +41,8 @@ def test_bad_generate_and_evaluate_settings_are_named():
         GenerateParams(guidance_scale=-1)
     with pytest.raises(ParamsError, match=r"evaluate\.batch_size: must be above 0"):
         EvaluateParams(batch_size=0)
+    with pytest.raises(ParamsError, match=r"evaluate\.seed: must be at least 0"):
+        EvaluateParams(seed=-1)
 
 
 def test_num_examples_is_a_number_or_a_list():

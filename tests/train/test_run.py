@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.train.toys import random_samples, write_empty_pack, write_pack
+from tests.train.toys import random_samples, save_encodec, write_empty_pack, write_pack
 from train import run
 from train.inputs import read_run
 
@@ -130,6 +130,7 @@ def test_sigterm_then_the_same_command_ends_with_the_same_bytes(project, monkeyp
     assert (project / "runs/toy/train_log.jsonl").read_bytes() == log
 
 
+@pytest.mark.timeout(1200)
 def test_kill_9_then_the_same_command_ends_with_the_same_bytes(project, capsys):
     long = arguments(project, "--set", "train.steps=120", "--set", "train.lora_dropout=0.1")
     run.main(long)
@@ -138,7 +139,7 @@ def test_kill_9_then_the_same_command_ends_with_the_same_bytes(project, capsys):
     command, told = [sys.executable, "-m", "train.run", *long], project / "told.txt"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with told.open("w") as stderr, subprocess.Popen(command, stderr=stderr, env=environment) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not list((project / "runs").glob(".work/toy/*/checkpoints/step-*")):
             assert process.poll() is None, "the run ended before its first checkpoint"
             assert time.monotonic() < deadline
@@ -146,13 +147,117 @@ def test_kill_9_then_the_same_command_ends_with_the_same_bytes(project, capsys):
         process.kill()
     assert not (project / "runs/toy").exists()
     # No library's remark among them: a process of its own imports all of them anew.
-    assert all(line.startswith(("episodes take up to", "step ")) for line in told.read_text().splitlines())
+    assert all(
+        line.startswith(("memory: ", "episodes take up to", "preflight: ", "step "))
+        for line in told.read_text().splitlines()
+    )
     [folder] = (project / "runs/.work/toy").glob("*/checkpoints")
     capsys.readouterr()
     run.main(long)
     assert (folder.parent / "result").exists(), "the same command made another fingerprint: was code edited meanwhile?"
     assert "going on from step" in capsys.readouterr().err
     assert adapter_bytes(project) == undisturbed
+
+
+def everything(root: Path) -> dict[str, bytes]:
+    files = (path for path in (root / "runs/toy").rglob("*") if path.is_file())
+    return {path.name: path.read_bytes() for path in files}
+
+
+def test_settings_of_no_effect_may_change_between_a_kill_and_the_resume(project, monkeypatch, capsys):
+    run.main(arguments(project))
+    undisturbed = everything(project)
+    shutil.rmtree(project / "runs")
+    from train.icl import batches
+
+    draw = batches.train_batch
+
+    def killed(shards, i, *rest, **options):
+        if i == 5:
+            raise KeyboardInterrupt
+        return draw(shards, i, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "train_batch", killed)
+        with pytest.raises(SystemExit):
+            run.main(arguments(project))
+    changed = ("checkpoint_every_steps=1", "keep_checkpoints=9", "loader_workers=2", "preflight=false")
+    flags = [part for value in (*changed, "tracking=tensorboard") for part in ("--set", f"train.{value}")]
+    run.main(arguments(project, *flags))
+    assert "going on from step 4" in capsys.readouterr().err
+    assert everything(project) == undisturbed
+
+
+@pytest.mark.parametrize("where", ["validate", "keep_best"])
+def test_a_stop_while_validating_ends_with_the_same_bytes(project, monkeypatch, capsys, where):
+    flags = arguments(project, "--val", str(project / "shards/test"), "--set", "train.validate_every_steps=3")
+    run.main(flags)
+    undisturbed = everything(project)
+    shutil.rmtree(project / "runs")
+    real = getattr(run, where)
+
+    def interrupted(*rest):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, where, interrupted)
+        with pytest.raises(SystemExit):
+            run.main(flags)
+    run.main(flags)
+    assert "going on from step 3" in capsys.readouterr().err
+    assert everything(project) == undisturbed
+
+
+def test_a_stop_after_the_last_step_costs_no_step(project, monkeypatch, capsys):
+    flags = arguments(project, "--set", "train.checkpoint_every_steps=4")
+    run.main(flags)
+    undisturbed = everything(project)
+    shutil.rmtree(project / "runs")
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_write_result", stopped)
+        with pytest.raises(SystemExit) as left:
+            run.main(flags)
+    assert left.value.code == 130
+    run.main(flags)
+    assert "going on from step 6" in capsys.readouterr().err
+    assert everything(project) == undisturbed
+
+
+def test_validation_is_an_exact_epoch_unless_asked_for_less(project):
+    flags = arguments(project, "--val", str(project / "shards/train"), "--set", "train.batch_size=3")
+    run.main(flags)
+    metrics = json.loads((project / "runs/toy/metrics.json").read_text())
+    assert metrics["validation"]["num_validation_episodes"] == 20
+    run.main([*flags, "--set", "train.validation_batches=2"])
+    metrics = json.loads((project / "runs/toy/metrics.json").read_text())
+    assert metrics["validation"]["num_validation_episodes"] == 6
+
+
+def test_a_limit_holds_for_both_splits_and_is_another_run(project):
+    flags = arguments(project, "--val", str(project / "shards/test"))
+    run.main(flags)
+    whole = adapter_bytes(project)
+    run.main([*flags, "--limit", "3"])
+    assert adapter_bytes(project) != whole
+    metrics = json.loads((project / "runs/toy/metrics.json").read_text())
+    assert metrics["validation"]["num_validation_episodes"] == 3
+    card = (project / "runs/toy/README.md").read_text()
+    assert "| train | toy | 3 |" in card
+    assert "| val | toy | 3 |" in card
+
+
+def test_a_validation_loss_that_is_not_finite_does_not_cost_the_run(project, monkeypatch):
+    monkeypatch.setattr(run, "validate", lambda *_: {"validation_loss": float("nan"), "num_validation_episodes": 5})
+    run.main(arguments(project, "--val", str(project / "shards/test")))
+    metrics = json.loads((project / "runs/toy/metrics.json").read_text())
+    assert metrics["validation"]["validation_loss"] is None
+    assert metrics["best_validation"] is None
+    assert "last validation loss: not finite (step 6)" in (project / "runs/toy/README.md").read_text()
 
 
 def test_full_training_publishes_a_whole_checkpoint(project):
@@ -191,6 +296,30 @@ def test_a_missing_base_model_is_one_line_and_exit_1(project, capsys):
     assert "generator" in text
 
 
+@pytest.mark.parametrize("preflight", ["true", "false"])
+def test_a_base_that_is_no_musicgen_is_one_line_and_exit_1(project, capsys, preflight):
+    save_encodec(project / "checkpoints/encodec")
+    code, line = failing(
+        arguments(project, "--set", "models.generator=encodec", "--set", f"train.preflight={preflight}"), capsys
+    )
+    assert code == 1
+    assert "checkpoints/encodec" in line
+    assert ("its config.json says encodec" in line) == (preflight == "true")
+
+
+def test_validation_shards_of_another_codec_are_refused_before_the_first_step(project, capsys):
+    write_pack(project / "shards/other", "val", random_samples(3, num_codebooks=2))
+    code, said = failing(arguments(project, "--val", str(project / "shards/other")), capsys)
+    assert code == 1
+    assert "holds codes of another codec" in said
+    assert "step 1," not in said
+
+
+def test_what_asks_for_validation_without_val_is_told(project, capsys):
+    run.main(arguments(project, "--set", "train.num_samples=1"))
+    assert "no --val names tars, so neither has an effect" in capsys.readouterr().err
+
+
 def test_shards_of_another_codec_are_refused(project, capsys):
     sample = random_samples(1, codebook_size=8)[0]
     write_pack(project / "shards/train", "train", [sample])
@@ -201,10 +330,9 @@ def test_shards_of_another_codec_are_refused(project, capsys):
 
 def test_an_empty_set_is_refused(project, capsys):
     shutil.rmtree(project / "shards/train")
-    write_pack(project / "shards/train", "train", random_samples(1))
-    code, text = failing(arguments(project, "--limit", "0"), capsys)
-    assert code == 1
-    assert "not one sample" in text
+    write_empty_pack(project / "shards/train", "train")
+    code, text = failing(arguments(project), capsys)
+    assert (code, text.count("not one sample")) == (1, 1)
 
 
 def test_an_empty_validation_set_is_none_and_says_so(project, capsys):

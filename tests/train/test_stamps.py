@@ -10,7 +10,7 @@ from tests.train import toys
 from tests.train.test_data import CODEC
 from train.data import PackedShards
 from train.params import TrainParams
-from train.stamps import check_clap_vectors, check_one_codec, tell_of_golden
+from train.stamps import check_clap_vectors, check_one_codec, check_validation, tell_of_golden
 
 
 def shards_of(folder, *stamps):
@@ -64,3 +64,26 @@ def test_shards_of_another_stage_are_no_packed_ones(tmp_path):
     for check in (check_one_codec, PackedShards.check_train):
         with pytest.raises(ContractError, match=r"train-000000\.tar: a is no packed sample"):
             check(PackedShards(paths, CODEC))
+
+
+def test_validation_shards_that_the_model_reads_otherwise_are_refused(tmp_path):
+    train = shards_of(tmp_path / "train", {"weights_sha256": "a" * 64})
+    val = shards_of(tmp_path / "val", {"weights_sha256": "b" * 64})
+    with pytest.raises(
+        ContractError, match=r"val/train-000000\.tar: its codec's weights_sha256 is bbbbbbbbbbbb, that of"
+    ):
+        check_validation(train, val, TrainParams())
+
+
+def test_weights_are_not_chosen_by_the_test_split(tmp_path):
+    train = shards_of(tmp_path / "train", {})
+    held_out = {}
+    for split in ("val", "test", "train"):
+        samples = [toys.altered(sample, split=split) for sample in toys.random_samples(2)]
+        held_out[split] = PackedShards(toys.write_pack(tmp_path / split, split, samples), CODEC)
+    best = TrainParams(publish="best", validate_every_steps=1)
+    assert check_validation(train, held_out["val"], best) is None
+    with pytest.raises(ContractError, match=r"test-000000\.tar: holds the split test, and train\.publish best would"):
+        check_validation(train, held_out["test"], best)
+    assert "holds the split test" in str(check_validation(train, held_out["test"], TrainParams()))
+    assert "holds the split train" in str(check_validation(train, held_out["train"], TrainParams()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import shutil
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from train.checkpoint import MODEL_FOLDER
 from train.icl.model import PARTS_FILE, SEPARATOR_NAME, IclModel, load_model, load_network, separator_rows
 from train.inputs import Run
 from train.params import TrainParams
+
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+"""What transformers' MusicgenProcessor reads beside a tokenizer."""
 
 # peft imports bitsandbytes, which asks users for a package that only speeds up its 4 bits on a CPU.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -86,17 +90,19 @@ def _peft_behind_transformers() -> Generator[None]:
         yield
 
 
-def save_adapter(model: IclModel, folder: Path, *, base_label: str) -> None:
+def save_adapter(model: IclModel, folder: Path, *, base_label: str, revision: str | None = None) -> None:
     """Write the adapter in peft's format, without any path of this machine.
 
     Args:
         model: a model with an adapter.
         folder: where adapter_config.json and adapter_model.safetensors go.
         base_label: name and digest of the base model, written in place of its path.
+        revision: its commit, if it came from a hub; peft then finds it by the name alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = copy.copy(model.adapter.peft_config["default"])
-    config.base_model_name_or_path = base_label
+    config.base_model_name_or_path = base_label.partition("@")[0] if revision else base_label
+    config.revision = revision
     config.inference_mode = True
     config.save_pretrained(folder)
     state = get_peft_model_state_dict(model.adapter, save_embedding_layers=False)
@@ -121,15 +127,22 @@ def load_adapter(model: IclModel, folder: Path) -> None:
     model.train(on=False)
 
 
+def merge_adapter(model: IclModel) -> None:
+    """Add the adapter to the weights that it stands beside, in place; the model then has none."""
+    model.adapter.merge_and_unload()
+    model.adapter = None
+    model.train(on=False)
+
+
 def save_full(model: IclModel, folder: Path, *, source: str) -> None:
-    """Write a trained decoder as a whole checkpoint that stock transformers loads, codec and all.
+    """Write a network without adapter as a whole checkpoint that stock transformers loads, codec and all.
 
     The separator's rows and the parts lie in a file of their own beside it: transformers has no place for them.
 
     Args:
-        model: a model trained with `method: full`.
+        model: a model trained with `method: full`, or one that its adapter was merged into.
         folder: where the checkpoint goes.
-        source: the base checkpoint, from which the codec and the tokenizer come.
+        source: the base checkpoint, from which the codec, the tokenizer and the processor come.
     """
     whole = load_network(source)
     ours = ("audio_", "parts.")
@@ -139,7 +152,10 @@ def save_full(model: IclModel, folder: Path, *, source: str) -> None:
         state[name] = state[name][:rows]
     whole.load_state_dict(state, strict=False)
     whole.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(find_checkpoint(source, role="generator").path).save_pretrained(folder)
+    base = find_checkpoint(source, role="generator").path
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    for path in [base / name for name in PROCESSOR_FILES if (base / name).is_file()]:
+        shutil.copyfile(path, folder / path.name)
     parts = model.parts.state_dict() if len(model.parts) else {}
     rows = {SEPARATOR_NAME: separator_rows(model.network)}
     save_file(rows | {name: value.detach().cpu().contiguous() for name, value in parts.items()}, folder / PARTS_FILE)

@@ -5,6 +5,7 @@ Shape letters: B batch, K codebooks, S columns, N examples, D embedding.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,8 +16,11 @@ from torch import Tensor
 
 from pipeline.music.sequence import IGNORED_LABEL, PLAIN, Columns, Format, LossOn, build_sequence, num_columns, pad_id
 from train.augment import draw_context
-from train.data import Episode, PackedShards, key_random, sample_at
+from train.data import Episode, Planned, key_random
 from train.params import TrainParams
+
+_DEALING = threading.Lock()
+"""Several threads make batches of one pool: the first deals it out, the others wait for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +107,15 @@ def collate(
     ]
     lengths = [columns.inputs_KS.shape[1] for columns in built]
     shape = (len(built), built[0].inputs_KS.shape[0], max(lengths))
-    inputs_BKS = np.full(shape, pad_id(codebook_size))
+    inputs_BKS = np.empty(shape, dtype=np.int64)
+    counts_K = np.zeros(shape[1], dtype=np.int64)
     labels_BKS = np.full(shape, IGNORED_LABEL)
     segments_BS = np.empty((shape[0], shape[2]), dtype=np.int64)
     for b, (columns, size) in enumerate(zip(built, lengths, strict=True)):
         inputs_BKS[b, :, :size] = columns.inputs_KS
-        labels_BKS[b, :, :size] = columns.labels_KS
+        inputs_BKS[b, :, size:] = pad_id(codebook_size)
+        counts_K += columns.label_mask_KS.sum(axis=1)
+        np.copyto(labels_BKS[b, :, :size], columns.columns_KS[:, 1:], where=columns.label_mask_KS[:, 1:])
         segments_BS[b] = columns.segments_S[-1]
         segments_BS[b, :size] = columns.segments_S[:-1]
     return Batch(
@@ -121,7 +128,7 @@ def collate(
         clap_ND=[clap_vectors(e, form) for e in episodes],
         lengths=lengths,
         sizes=[size + form.state_columns * len(e.prompts) for e, size in zip(episodes, lengths, strict=True)],
-        counts_K=torch.from_numpy((labels_BKS != IGNORED_LABEL).sum(axis=(0, 2))),
+        counts_K=torch.from_numpy(counts_K),
     )
 
 
@@ -132,30 +139,31 @@ def clap_vectors(episode: Episode, form: Format) -> Tensor:
     return torch.from_numpy(episode.clap_ND.astype(np.float32))
 
 
-def train_batch(shards: PackedShards, i: int, params: TrainParams, *, codebook_size: int) -> Batch:
+def train_batch(shards: Planned, i: int, params: TrainParams, *, codebook_size: int) -> Batch:
     """Batch i of the run: exact epochs, one after another; the same whatever was drawn before."""
     episodes = [draw_at(shards, position, params) for position in batch_positions(shards, i, params)]
     return collate(episodes, codebook_size=codebook_size, loss_on=params.loss_on, form=params.form)
 
 
-def draw_at(shards: PackedShards, position: int, params: TrainParams) -> Episode:
+def draw_at(shards: Planned, position: int, params: TrainParams) -> Episode:
     """The episode at a position of the endless sequence of epochs, as the batch shows it that it was drawn for."""
-    episode = shards[sample_at(position, len(shards), params.seed)]
-    return draw_context(episode, position // params.batch_size, params)
+    return draw_context(shards.planned(position, params.seed), position // params.batch_size, params)
 
 
-def batch_positions(shards: PackedShards, i: int, params: TrainParams) -> list[int]:
+def batch_positions(shards: Planned, i: int, params: TrainParams) -> list[int]:
     """Positions in the sequence of epochs that batch i holds."""
     size, num_batches = params.batch_size, params.bucket_batches
     if num_batches == 1:
         return list(range(i * size, (i + 1) * size))
     pool, place = divmod(i, num_batches)
     first = pool * num_batches * size
-    return [first + offset for offset in _dealt(shards, pool, params)[place]]
+    with _DEALING:
+        dealt = _dealt(shards, pool, params)
+    return [first + offset for offset in dealt[place]]
 
 
 @lru_cache(maxsize=2)
-def _dealt(shards: PackedShards, pool: int, params: TrainParams) -> list[list[int]]:
+def _dealt(shards: Planned, pool: int, params: TrainParams) -> list[list[int]]:
     size = params.batch_size * params.bucket_batches
     drawn = [draw_at(shards, pool * size + offset, params) for offset in range(size)]
     lengths = [

@@ -1,7 +1,8 @@
 """How much memory a training step takes, counted without computing it: fake tensors know shapes and dtypes alone.
 
 The network is built as training builds it, with its adapter, and run forward under a hook that adds up what autograd
-keeps. Kernels that fuse attention are counted as such: they keep queries, keys, values, output and a row of sums.
+keeps; with one layer and with two, since all further ones are like the second. Kernels that fuse attention are counted
+as such: they keep queries, keys, values, output and a row of sums.
 
 Shapes: B batch, K codebooks, S columns, L text tokens, D width, V codebook entries.
 """
@@ -9,21 +10,24 @@ Shapes: B batch, K codebooks, S columns, L text tokens, D width, V codebook entr
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import Any
+import json
+import re
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
-from transformers import MusicgenForConditionalGeneration
+from transformers import EncodecConfig, MusicgenConfig, MusicgenForConditionalGeneration
 
 from train.data import CodecShape
 from train.icl.adapter import make_trainable
 from train.icl.frozen import frozen_bytes
 from train.icl.loss import mean_loss
 from train.icl.model import IclModel, add_separator_rows
-from train.params import TrainParams
+from train.params import LORA_TARGETS, TrainParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,13 @@ class Footprint:
 
 MOMENT_BYTES = {"adamw": 8.0, "adamw8bit": 2.0 + 8 / 256, "adafactor": 0.0}
 """Per trained weight; in 8 bits each 256 share a float32 for both moments. Adafactor keeps rows and columns."""
+NO_BYTES = (
+    *("seed", "steps", "learning_rate", "warmup_steps", "accumulate", "log_every_steps", "publish", "caption"),
+    *("checkpoint_every_steps", "keep_checkpoints", "validate_every_steps", "order", "schedule", "max_bad_steps"),
+)
+"""Settings that take no memory: plans are counted once for all of their values."""
+LAYER = re.compile(r"decoder\.layers\.(\d+)\.")
+"""Number of a decoder layer in a weight's name."""
 SMALL = 4096
 """Tensors with fewer weights keep their moments in float32 in bitsandbytes."""
 
@@ -63,27 +74,59 @@ def measure(config: Any, params: TrainParams, *, num_columns: int, num_text_toke
         num_columns: S, of the longest episode.
         num_text_tokens: L, of its prompts together.
     """
-    one, two = (_run(_cut(config, layers), params, num_columns, num_text_tokens) for layers in (1, 2))
-    layer_kept = two.kept - one.kept
-    rest_kept = one.kept - layer_kept
+    alike = replace(params, **{name: getattr(TrainParams(), name) for name in NO_BYTES})
+    return _measure(config.to_json_string(), alike, num_columns, num_text_tokens)
+
+
+@lru_cache(maxsize=64)
+def _measure(config_json: str, params: TrainParams, num_columns: int, num_text_tokens: int) -> Footprint:
+    config = _read_config(config_json)
     num_layers = config.decoder.num_hidden_layers
-    whole = _build(config, params)
-    text = sum(weight.numel() for weight in whole.model.network.text_encoder.parameters())
-    trained = sum(value.numel() for value in whole.trainable.values())
+    weights = None
+    if params.method == "lora" and params.lora_targets not in LORA_TARGETS:
+        # A pattern of one's own may name some layers alone: its weights are counted in the whole network, and what is
+        # kept as if every linear layer had an adapter.
+        whole = _build(config, params)
+        weights = _weigh(whole, params)
+        if 0 < len({found[1] for name in whole.trainable if (found := LAYER.search(name))}) < num_layers:
+            params = replace(params, lora_targets="all")
+    one, two = (_run(_cut(config, layers), params, num_columns, num_text_tokens) for layers in (1, 2))
+    weights = weights or _grown(one.weights, two.weights, (config.text_encoder.num_layers, num_layers))
+    layer_kept = two.kept - one.kept
     recomputed = params.gradient_checkpointing
-    kept = rest_kept + num_layers * (one.input_bytes if recomputed else layer_kept)
     # Measured on the CPU: a layer's gradients never take more at once than the widest of them.
     in_layer = layer_kept if recomputed else 0
-    widest = params.batch_size * num_columns * config.decoder.ffn_dim * whole.model.precision.itemsize
+    widest = params.batch_size * num_columns * config.decoder.ffn_dim * one.itemsize
     return Footprint(
-        text_encoder=4 * text,
-        frozen=whole.frozen_bytes,
-        trained=4 * trained,
-        gradients=4 * trained,
-        optimiser=_moments(whole.trainable, params.optimiser),
-        kept=kept,
+        text_encoder=weights.text_encoder,
+        frozen=weights.frozen,
+        trained=weights.trained,
+        gradients=weights.trained,
+        optimiser=weights.optimiser,
+        kept=one.kept - layer_kept + num_layers * (one.input_bytes if recomputed else layer_kept),
         peak=max(in_layer + widest + _unpacked_bytes(config, params), one.head_bytes),
     )
+
+
+class _Weights(NamedTuple):
+    """Bytes of what does not depend on the batch."""
+
+    text_encoder: int
+    frozen: int
+    trained: int
+    optimiser: int
+
+
+def _weigh(built: _Built, params: TrainParams) -> _Weights:
+    text = sum(weight.numel() for weight in built.model.network.text_encoder.parameters())
+    trained = sum(value.numel() for value in built.trainable.values())
+    return _Weights(4 * text, built.frozen_bytes, 4 * trained, _moments(built.trainable, params.optimiser))
+
+
+def _grown(one: _Weights, two: _Weights, num_layers: tuple[int, int]) -> _Weights:
+    """What more layers weigh, each as much as the second: the text encoder's, and the decoder's."""
+    times = (num_layers[0] - 1, *[num_layers[1] - 1] * 3)
+    return _Weights(*(first + n * (second - first) for first, second, n in zip(one, two, times, strict=True)))
 
 
 def _unpacked_bytes(config: Any, params: TrainParams) -> int:
@@ -111,16 +154,26 @@ class _Built:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
+    weights: _Weights
     kept: int
     input_bytes: int
     """Of one layer's input."""
     head_bytes: int
     """Of the gradients of the scores, in the precision of the loss and of the heads."""
+    itemsize: int
+    """Bytes of a number in the precision of the products."""
+
+
+def _read_config(config_json: str) -> Any:
+    config: Any = MusicgenConfig.from_dict(json.loads(config_json))
+    # transformers wants a codec, which is thrown away: the smallest one is built fastest.
+    config.audio_encoder = EncodecConfig(num_filters=2, hidden_size=2, upsampling_ratios=[2], num_lstm_layers=1)
+    return config
 
 
 def _cut(config: Any, num_layers: int) -> Any:
     cut = copy.deepcopy(config)
-    cut.decoder.num_hidden_layers = num_layers
+    cut.decoder.num_hidden_layers = cut.text_encoder.num_layers = num_layers
     return cut
 
 
@@ -165,8 +218,8 @@ def _run(config: Any, params: TrainParams, num_columns: int, num_text_tokens: in
         kept[_storage(tensor)] = tensor.untyped_storage().nbytes()
         return tensor
 
-    model = _build(config, params).model
-    precision = model.precision
+    built = _build(config, params)
+    model, precision, weights = built.model, built.model.precision, _weigh(built, params)
 
     def note_input(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
         inputs.append((args or tuple(kwargs.values()))[0].nbytes)
@@ -184,4 +237,5 @@ def _run(config: Any, params: TrainParams, num_columns: int, num_text_tokens: in
             mean_loss(model.decode(ids_BKS, states_BLD, mask), ids_BKS)
     scores = batch * decoder.num_codebooks * num_columns * decoder.vocab_size
     total = sum(size for storage, size in kept.items() if storage not in own)
-    return _Run(total, inputs[0], scores * (4 + precision.itemsize))
+    heads = scores * (4 + precision.itemsize)
+    return _Run(weights, total, inputs[0], heads, precision.itemsize)

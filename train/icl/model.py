@@ -74,6 +74,9 @@ class IclModel:
 
     def train(self, on: bool = True) -> None:
         """Turn dropout on or off; the frozen text encoder never has it on."""
+        if on and self.network.training and not self.network.text_encoder.training:
+            # The loop asks before every step, and a walk through thousands of modules takes milliseconds.
+            return
         self.network.train(on)
         self.network.text_encoder.eval()
 
@@ -152,7 +155,21 @@ def load_model(source: str, *, params: TrainParams, device: str = "cpu") -> IclM
     num_pieces = sum(not piece.startswith("<") for piece in tokenizer.get_vocab())
     if num_pieces < MIN_PIECES:
         raise ContractError(f"{folder}: its tokenizer knows {num_pieces} pieces of text; copy the model's own there")
-    codec = _codec_shape(network, source)
+    model = make_model(network, tokenizer, _codec_shape(network, source), params=params, device=device)
+    read_parts(network, folder)
+    return model
+
+
+def make_model(network: Any, tokenizer: Any, codec: CodecShape, *, params: TrainParams, device: str) -> IclModel:
+    """Make transformers' MusicGen read episodes; it is changed in place, and its codec let go.
+
+    Args:
+        network: in float32, on the CPU.
+        tokenizer: of its text encoder.
+        codec: what its codes are.
+        params: settings of the training that the model is for or from.
+        device: torch device.
+    """
     # Shards hold codes already: the codec would only take memory.
     network.audio_encoder = nn.Identity()
     network.requires_grad_(False).eval()
@@ -164,7 +181,6 @@ def load_model(source: str, *, params: TrainParams, device: str = "cpu") -> IclM
     text = TextEncoder(network.text_encoder, tokenizer, max_tokens=params.max_text_tokens)
     model = IclModel(network, text, codec, precision=_choose_precision(params, device), params=params)
     add_parts(model)
-    read_parts(network, folder)
     return model
 
 
@@ -232,7 +248,13 @@ def separator_rows(network: Any) -> Tensor:
 
 
 def read_parts(network: Any, folder: Path) -> None:
-    """Take trained separator rows and parts from beside a checkpoint, if it has any."""
+    """Take trained separator rows and parts from beside a checkpoint, if it has any.
+
+    Parts that it lacks stay as they begin: a merged run may be the base of a run in another format.
+
+    Raises:
+        ContractError: a part has another size than this format's.
+    """
     path = folder / PARTS_FILE
     if not path.is_file():
         return
@@ -241,5 +263,11 @@ def read_parts(network: Any, folder: Path) -> None:
     with torch.no_grad():
         for table, values in zip(network.decoder.model.decoder.embed_tokens, rows_KD, strict=True):
             table.weight[row] = values.to(table.weight.device)
-    if hasattr(network, "parts"):
-        network.parts.load_state_dict(state)
+    own = network.parts.state_dict() if hasattr(network, "parts") else {}
+    for name in own.keys() & state.keys():
+        if own[name].shape != state[name].shape:
+            raise ContractError(
+                f"{path}: {name} is {tuple(state[name].shape)}, this format needs {tuple(own[name].shape)}; "
+                "set train.num_examples and train.clap_states as the run had them that made it"
+            )
+        own[name].copy_(state[name])

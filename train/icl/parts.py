@@ -52,10 +52,22 @@ class Projection(nn.Module):
         return self.linear(self.norm(vectors)).unflatten(-1, (self.num_states, -1))
 
 
-def segment_vectors(num_segments: int, width: int) -> nn.Embedding:
-    """A vector per segment, counted back from the target's (0); zeros at first."""
+def segment_vectors(num_segments: int, width: int, *, rms: float, generator: torch.Generator) -> nn.Embedding:
+    """A vector per segment, counted back from the target's (0).
+
+    The target's begins at zero: a prompt by itself is read as ever. The others begin as large as the states that they
+    mark, so that texts are told apart from the first step. Zeros grow by no more than the learning rate a step: a toy
+    in the format `full` then read captions after 500 steps, from these after 200.
+
+    Args:
+        num_segments: the target and its examples.
+        width: of the decoder.
+        rms: size that the vectors of examples begin with.
+        generator: of the first weights.
+    """
     table = nn.Embedding(num_segments, width)
-    nn.init.zeros_(table.weight)
+    with torch.no_grad():
+        table.weight.normal_(std=rms, generator=generator)[0] = 0.0
     return table
 
 
@@ -73,7 +85,7 @@ def make_parts(network: Any, params: TrainParams, *, state_rms: float) -> nn.Mod
     column_rms = embedding_rms(network)
     parts: dict[str, nn.Module] = {}
     if params.cross_attention == "full" and params.segment_vectors == "learned":
-        parts[SEGMENT_VECTORS] = segment_vectors(1 + params.most_examples, width)
+        parts[SEGMENT_VECTORS] = segment_vectors(1 + params.most_examples, width, rms=state_rms, generator=generator)
     if inline or params.separator == "text":
         text_width = network.config.text_encoder.hidden_size
         parts[COLUMN_STATES] = Projection(text_width, width, num_states=1, rms=column_rms, generator=generator)

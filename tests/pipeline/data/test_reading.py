@@ -331,7 +331,7 @@ def test_what_is_not_there_is_named(folder: Path):
     [
         ("head -c 1000 {}", ContractError, "not a whole tar"),
         ("echo no tar at all", ContractError, "not a whole tar"),
-        ("cat {}; exit 3", TransientError, "cannot be read"),
+        ("cat {}; exit 3", TransientError, r"cannot be read \(the command ended with exit code 3\); try again"),
         ("false", (ContractError, TransientError), "false"),
     ],
 )

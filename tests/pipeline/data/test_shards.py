@@ -185,7 +185,14 @@ def test_npy_in_fortran_order_is_read():
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no npy", shards.encode_npy(np.zeros(9))[:-8], b"\x93NUMPY\x02\x00" + b" " * 90]
+    "data",
+    [
+        b"",
+        b"no npy",
+        shards.encode_npy(np.zeros(9))[:-8],
+        b"\x93NUMPY\x02\x00" + b" " * 90,
+        shards.encode_npy(np.zeros(9)).replace(b"}", b"{"),
+    ],
 )
 def test_damaged_npy_is_a_contract_error(data: bytes):
     with pytest.raises(ContractError, match="damaged"):
@@ -213,6 +220,21 @@ def test_expand_shards_reads_braces_globs_folders_and_lists(tmp_path: Path):
     for nothing in ("train-{000000..000099}.tar", "other-*.tar", "none.tar"):
         with pytest.raises(ParamsError, match="no such tar"):
             shards.expand_shards(f"{tmp_path}/{nothing}")
+
+
+def test_a_tar_that_the_index_names_and_that_is_gone_is_not_passed_over(tmp_path: Path):
+    entries = [write_shard(tmp_path / f"{name}.tar", []) for name in ("train-0", "train-1", "val-0")]
+    shards.write_folder_index(tmp_path, entries)
+    (tmp_path / "train-1.tar").unlink()
+    for pattern in (tmp_path, tmp_path / "train-*.tar"):
+        with pytest.raises(
+            ContractError, match=r"train-1\.tar is named by index\.json, and not there; copy it, or name"
+        ):
+            shards.expand_shards(str(pattern))
+    assert [path.name for path in shards.expand_shards([f"{tmp_path}/train-0.tar", f"{tmp_path}/val-*.tar"])] == [
+        "train-0.tar",
+        "val-0.tar",
+    ]
 
 
 @pytest.mark.parametrize("stream", ["pipe:cat a.tar", "s3://bucket/a-{0..9}.tar", "https://example.org/a.tar", "-"])

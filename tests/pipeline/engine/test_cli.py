@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engine.cli import build_parser, explain, run_main
+from pipeline.engine.cli import build_parser, explain, read_params, run_main
 from pipeline.errors import ContractError, ParamsError, TransientError
 from tests.conftest import REPOSITORY
 
@@ -96,3 +96,14 @@ def test_sigterm_is_answered_as_ctrl_c():
     _, line = process.communicate(timeout=20)
     assert process.returncode == 130
     assert line.startswith("toy: stopped by you")
+
+
+@pytest.mark.parametrize("limit", ["0", "-3"])
+def test_a_limit_that_leaves_nothing_is_refused(capsys: pytest.CaptureFixture[str], limit: str):
+    def body(args: argparse.Namespace) -> None:
+        read_params(args)
+
+    with pytest.raises(SystemExit) as end:
+        run_main(body, build_parser("doc", prog="toy"), ["--limit", limit])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"toy: --limit {limit}: must be at least 1\n"

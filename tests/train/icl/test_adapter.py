@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 
 import pytest
@@ -14,7 +15,7 @@ from transformers import MusicgenForConditionalGeneration
 from pipeline.errors import ContractError, ParamsError
 from pipeline.music.sequence import separator_id
 from tests.train.icl.test_model import run, toy_episodes
-from train.icl.adapter import load_adapter, load_trained, make_trainable, save_adapter, save_full
+from train.icl.adapter import load_adapter, load_trained, make_trainable, merge_adapter, save_adapter, save_full
 from train.icl.batches import collate
 from train.icl.loss import mean_loss
 from train.icl.model import load_model
@@ -85,6 +86,36 @@ def test_adapter_files_are_stock_peft_and_name_no_path(model, musicgen, tmp_path
     table = loaded.base_model.model.decoder.model.decoder.embed_tokens[0]
     ids = torch.tensor([separator_id(16)])
     assert torch.equal(table(ids), model.network.decoder.model.decoder.embed_tokens[0](ids))
+
+
+def test_an_adapter_for_a_hubs_model_names_its_id_and_commit(model, tmp_path):
+    take_steps(model, LORA)
+    save_adapter(model, tmp_path, base_label="facebook/musicgen-small@sha256:0123", revision="a" * 40)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("facebook/musicgen-small", "a" * 40)
+
+
+@pytest.mark.parametrize("format", [{}, {"cross_attention": "full", "separator": "text"}], ids=["default", "parts"])
+def test_a_merged_adapter_says_the_same_and_is_gone(musicgen, tmp_path, format):
+    params = TrainParams(lora_rank=4, lora_targets="all", **format)
+    model = load_model(str(musicgen), params=params)
+    take_steps(model, params)
+    model.train(on=False)
+    expected = run(model, toy_episodes(model))[1]
+    merge_adapter(model)
+    assert torch.allclose(run(model, toy_episodes(model))[1], expected, atol=1e-4)
+    assert not any("lora" in name or "modules_to_save" in name for name, _ in model.network.named_parameters())
+    (tmp_path / "base").symlink_to(musicgen)
+    save_full(model, tmp_path / "model", source=str(tmp_path / "base"))
+    whole = load_model(str(tmp_path / "model"), params=params)
+    assert torch.allclose(run(whole, toy_episodes(whole))[1], expected, atol=1e-4)
+
+
+def test_a_whole_checkpoint_keeps_the_files_of_the_processor(model, musicgen, tmp_path):
+    base = shutil.copytree(musicgen, tmp_path / "base")
+    (base / "preprocessor_config.json").write_text('{"feature_size": 1}')
+    save_full(model, tmp_path / "model", source=str(base))
+    assert (tmp_path / "model/preprocessor_config.json").read_text() == '{"feature_size": 1}'
 
 
 def test_lora_targets_choose_modules(model):

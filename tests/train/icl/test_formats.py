@@ -236,9 +236,8 @@ def test_full_attention_without_segment_vectors_is_blind_to_the_order_of_caption
     blind = load_model(str(musicgen), params=replace(text, segment_vectors="none"))
     one, two = (run(blind, [shown])[1] for shown in (episode, swapped))
     torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
+    # From the first step on: vectors that begin alike would have to grow apart before a caption could be told.
     seeing = load_model(str(musicgen), params=text)
-    with torch.no_grad():
-        seeing.parts["segment_vectors"].weight.normal_()
     one, two = (run(seeing, [shown])[1] for shown in (episode, swapped))
     assert (one - two).abs().max() > 1e-3
 
