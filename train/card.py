@@ -141,6 +141,9 @@ class Card:
 
     def _head(self) -> str:
         params = self.params
+        counts = (
+            params.num_examples if isinstance(params.num_examples, int) else ", ".join(map(str, params.num_examples))
+        )
         return f"""\
 # {self.name}
 
@@ -148,13 +151,13 @@ MusicGen that reads examples in its context: `{params.method}` training on packe
 
 - base model: {describe_base(self.base)}
 - its licence: {licence_note(self.base)}
-- examples per episode: {params.num_examples}, {params.order}; loss on: {params.loss_on}
+- examples per episode: {counts}, {params.order}; loss on: {params.loss_on}
 - sequence: examples as {params.representation}, captions {params.text_placement} ({params.cross_attention}), \
 separator {params.separator}
 """
 
     def _use(self) -> str:
-        shards = "'shards/pack/semantic/test-*.tar'"
+        shards = "'shards/pack/STRATEGY/test-*.tar'"
         ours = f"""\
 ## Use
 
@@ -254,4 +257,4 @@ def _loss(figures: Mapping[str, Any] | None) -> str:
 
 
 def _nats(loss: float | None) -> str:
-    return "not finite" if loss is None else f"{loss} nats per code"
+    return "not finite" if loss is None else f"{loss:.4g} nats per code"

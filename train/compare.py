@@ -28,8 +28,8 @@ from pipeline.engine.local import EngineParams
 from pipeline.engine.params import read_value, section
 from pipeline.errors import ContractError, ParamsError
 from train import checkpoint, evaluate, run
-from train.inputs import Run, read_run
-from train.params import EvaluateParams
+from train.inputs import Run, find_shards, read_run
+from train.params import EvaluateParams, TrainParams
 
 REPORT = "compare.md"
 FIGURES = "compare.json"
@@ -95,6 +95,8 @@ def body(args: argparse.Namespace) -> None:
     if unknown:
         raise ParamsError(f"--run {unknown[0]}: not among compare.runs: {', '.join(params.runs)}")
     workers = section(raw, "engine", EngineParams).workers if "engine" in raw else 1
+    for name, compared in params.runs.items():
+        _check(raw, layout, name, compared)
     if args.dry_run:
         print(f"would compare {', '.join(params.runs)} with {params.against}, into {layout.runs / 'report' / REPORT}")
         return
@@ -123,6 +125,8 @@ def read_compare(raw: Mapping[str, Any]) -> CompareParams:
         ParamsError: an unknown key, or a run with a setting that all must share.
     """
     values = dict(raw.get("compare") or {})
+    if not isinstance(values.get("runs") or {}, dict):
+        raise ParamsError("compare.runs: must name runs, each with its strategy; see docs/train.md")
     runs = {
         name: read_value(value, ComparedRun, f"compare.runs.{name}")
         for name, value in dict(values.get("runs") or {}).items()
@@ -130,6 +134,15 @@ def read_compare(raw: Mapping[str, Any]) -> CompareParams:
     if not runs:
         raise ParamsError("compare.runs: names no run; see docs/train.md")
     return section(raw, "compare", CompareParams)
+
+
+def _check(raw: Mapping[str, Any], layout: Layout, name: str, compared: ComparedRun) -> None:
+    """Refuse before the first hour what the last run would stumble over: its name, its settings, its shards."""
+    section({**raw, "train": {**(raw.get("train") or {}), **compared.train}}, "train", TrainParams)
+    checkpoint.open_place(layout, f"compare/{name}", made_by=run.MADE_BY)
+    shards = layout.pack(compared.strategy).resolve()
+    find_shards([f"{shards}/train-*.tar"], layout.root)
+    find_shards([f"{shards}/test-*.tar"], layout.root)
 
 
 def _train_and_measure(args: argparse.Namespace, layout: Layout, name: str, compared: ComparedRun) -> None:

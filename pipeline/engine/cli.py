@@ -16,6 +16,7 @@ from pipeline.data.layout import Layout
 from pipeline.engine.params import load_params
 from pipeline.errors import ParamsError, SetlistError
 
+DISK_IS_FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 OWN_PACKAGES = ("pipeline", "stages", "train")
 
 
@@ -95,8 +96,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     # By name and by text: torch, safetensors and libsndfile may not be imported here, and have classes of their own.
     if type(error).__name__ == "OutOfMemoryError":
         return "out of GPU memory; lower the batch_size of this stage, or --set models.device=cpu", 1
-    if "No space left on device" in str(error):
-        return f"the disk is full ({error}); make room and run the same command again", 1
+    if any(sign in str(error) for sign in DISK_IS_FULL):
+        return f"the disk or your quota is full ({error}); make room and run the same command again", 1
     if isinstance(error, OSError):
         return f"{error.filename or 'a file'}: {error.strerror or error}; check the path, its rights and the disk", 1
     return None

@@ -213,3 +213,24 @@ def test_the_presets_compare_what_they_pack():
 def test_an_empty_section_is_refused():
     with pytest.raises(ParamsError, match="names no run"):
         compare.read_compare({})
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (3, "compare.runs: must name runs"),
+        ({"../b": {"strategy": "near"}, **RUNS}, "letters, digits"),
+        ({**RUNS, "last": {"strategy": "absent"}}, "absent"),
+        ({**RUNS, "last": {"strategy": "near", "train": {"lora_rnk": 4}}}, "lora_rnk"),
+    ],
+)
+def test_what_the_last_run_would_stumble_over_is_refused_before_the_first(packed, changed, said, capsys):
+    path = packed / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["compare"]["runs"] = changed
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    with pytest.raises(SystemExit) as stopped:
+        compare.main(["--root", str(packed), "--dry-run"])
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not (packed / "runs").exists()

@@ -27,7 +27,8 @@ class OutOfMemoryError(RuntimeError):
         (KeyboardInterrupt(), "stopped by you", 130),
         (ModuleNotFoundError("No module named 'faiss'", name="faiss"), "uv pip install", 1),
         (OutOfMemoryError("CUDA out of memory"), "batch_size", 1),
-        (RuntimeError("I/O error: No space left on device (os error 28)"), "disk is full", 1),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "disk or your quota is full", 1),
+        (RuntimeError("I/O error: File too large (os error 27)"), "disk or your quota is full", 1),
         (OSError(errno.EACCES, "Permission denied", "there"), "there: Permission denied", 1),
     ],
 )
