@@ -15,9 +15,9 @@ from typing import Any
 from pipeline.errors import ContractError, ParamsError
 from train.checkpoint import list_checkpoints
 from train.params import TrainParams
-from train.planning import GB, Plan, plan_memory, rough_bytes
+from train.planning import GB, MemoryPlan, plan_memory, rough_bytes
 from train.processes import PLAIN, Launch
-from train.shapes import SHAPES, published_config
+from train.shapes import SHAPES, published_config, read_config
 
 SIGNS = ("out of memory", "can't allocate memory", "Cannot allocate memory", "std::bad_alloc")
 """What CUDA's, torch's and the C++ library's allocators say."""
@@ -44,7 +44,7 @@ def _yaml(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def needed_bytes(config: Any, params: TrainParams, device: str) -> tuple[int, Plan]:
+def needed_bytes(config: Any, params: TrainParams, device: str) -> tuple[int, MemoryPlan]:
     """Bytes that a training takes on a device, and the plan that they come from."""
     on_cpu = device == "cpu"
     if on_cpu and params.precision == "auto" and params.base_weights == "fp32":
@@ -117,10 +117,9 @@ def _moves(params: TrainParams) -> list[dict[str, Any]]:
         moves.append({**low, "base_weights": "nf4"})
     if not lora:
         moves.append({"method": "lora"})
-    counts = (params.num_examples,) if isinstance(params.num_examples, int) else params.num_examples
     for most in sorted({params.most_examples // 2, 0} - {params.most_examples}, reverse=True):
-        kept = tuple(sorted({min(count, most) for count in counts}))
-        moves.append({"num_examples": kept[0] if isinstance(params.num_examples, int) else kept})
+        kept = tuple(sorted({min(count, most) for count in params.example_counts}))
+        moves.append({"num_examples": kept[0] if len(kept) == 1 else kept})
     moves.append({"max_example_frames": max(1, params.max_example_frames // 2)})
     return moves
 
@@ -220,7 +219,7 @@ def _refuse_too_much(base: Path, params: TrainParams, device: str, launch: Launc
     if launch.kind in ("fsdp", "deepspeed"):
         # The plan is of a model that is not shared out.
         return
-    config = _config(base)
+    config = read_config(base)
     free = free_bytes(device) // (launch.num_processes if device == "cpu" else 1)
     rough = rough_bytes(config, params)
     if rough <= SURE_SHARE * free:
@@ -237,7 +236,7 @@ def _refuse_too_much(base: Path, params: TrainParams, device: str, launch: Launc
 
 
 def _out_of_memory(base: Path, params: TrainParams, device: str, *, reason: str, checkpoints: Path) -> str:
-    config = _config(base)
+    config = read_config(base)
     needed, plan = needed_bytes(config, params, device)
     found = remedies(config, params, device, most_bytes=needed * (1 - LEAST_SAVING))
     kept = list_checkpoints(checkpoints)[-1:]
@@ -252,17 +251,3 @@ def _advice(found: list[Remedy]) -> str:
     if not found:
         return "no setting of `train` saves enough; choose a smaller models.generator, or free memory"
     return "less would need: " + "; or ".join(map(str, found))
-
-
-def _config(base: Path) -> Any:
-    from transformers import AutoConfig
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    # MusicGen's pad id lies outside its vocabulary, in the published checkpoints too; transformers warns of it.
-    logging.set_verbosity_error()
-    config = AutoConfig.from_pretrained(base)
-    logging.set_verbosity(before)
-    if config.model_type != "musicgen":
-        raise ContractError(f"{base}: its config.json says {config.model_type}; models.generator needs a MusicGen")
-    return config

@@ -27,7 +27,7 @@ def draw_context(episode: Episode, step: int, params: TrainParams) -> Episode:
         params: what may vary, and how often something is left out for guidance.
     """
     random = key_random(params.seed, step, episode.key)
-    counts = (params.num_examples,) if isinstance(params.num_examples, int) else params.num_examples
+    counts = params.example_counts
     shown = nearest_examples(episode, counts[int(random.integers(len(counts)))])
     shown = _drop_for_guidance(shown, random.random(), params)
     if params.caption == "any":

@@ -141,9 +141,7 @@ class Card:
 
     def _head(self) -> str:
         params = self.params
-        counts = (
-            params.num_examples if isinstance(params.num_examples, int) else ", ".join(map(str, params.num_examples))
-        )
+        counts = ", ".join(map(str, params.example_counts))
         return f"""\
 # {self.name}
 
@@ -169,17 +167,19 @@ With Setlist, examples before the prompt:
             return f"""{ours}
 `model/` is a whole checkpoint: `MusicgenForConditionalGeneration.from_pretrained("runs/{self.name}/model")`.
 """
-        snippet = SNIPPET.format(base=self.base.arguments, adapter=f"runs/{self.name}/adapter")
         return f"""{ours}
 As a model of its own, without an adapter:
 
     python -m train.merge --run {self.name} --out {self.name}-merged
 
-Without Setlist:
+{self._without_setlist()}"""
 
-```python
-{snippet}```
-"""
+    def _without_setlist(self) -> str:
+        if self.params.own_parts:
+            named = ", ".join(self.params.own_parts)
+            return f"This format has parts that peft does not read ({named}): load it by Setlist.\n"
+        snippet = SNIPPET.format(base=self.base.arguments, adapter=f"runs/{self.name}/adapter")
+        return f"Without Setlist:\n\n```python\n{snippet}```\n"
 
     def _figures(self) -> str:
         metrics, params = self.metrics, self.params

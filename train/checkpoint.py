@@ -119,8 +119,13 @@ def _shard_digest(path: Path) -> dict[str, str]:
 
 
 def _stream_digest(url: str) -> dict[str, str]:
+    return {"name": stream_name(url), "sha256": f"of its address {digest_of(url)}"}
+
+
+def stream_name(url: str) -> str:
+    """Name of the tar in an address, whose rest may hold a password."""
     tar = re.search(r"[\w.-]+\.tar\b", url)
-    return {"name": tar[0] if tar else "stream", "sha256": f"of its address {digest_of(url)}"}
+    return tar[0] if tar else "stream"
 
 
 @contextmanager
@@ -188,6 +193,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
     found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def newest_step(folder: Path) -> int:
+    """Step of the newest checkpoint, 0 where there is none."""
+    return max((int(path.name.removeprefix("step-")) for path in list_checkpoints(folder)), default=0)
 
 
 def load_checkpoint(path: Path, trainer: Trainer) -> None:
@@ -284,6 +294,9 @@ def publish_result(result: Path, final: Path, work: Path) -> None:
         target = staged / path.relative_to(result)
         target.parent.mkdir(parents=True, exist_ok=True)
         link_or_copy(path, target)
+    there, here = final / SETTINGS_FILE, staged / SETTINGS_FILE
+    if there.is_file() and here.is_file() and there.read_bytes() != here.read_bytes():
+        print(f"{final}: takes the place of a finished one of other settings or inputs", file=sys.stderr)
     publish_folder(staged, final, work / ".retired")
 
 

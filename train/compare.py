@@ -221,7 +221,10 @@ def compare(
     columns = _columns(trained, scores, against)
     keys = [key for key in columns[against] if all(column.get(key) is not None for column in columns.values())]
     if not keys:
-        raise ContractError("compare: no test target has a figure in every run; are the shards of the same split?")
+        raise ContractError(
+            "compare: no test target has a figure in every run; pack all strategies of section compare from one "
+            "split.json (`python -m stages.pack`)"
+        )
     values = {name: [column[key] for key in keys] for name, column in columns.items()}
     rows: dict[str, Any] = {}
     for name, own in values.items():

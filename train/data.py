@@ -201,12 +201,7 @@ def read_episode(sample: Sample, codec: CodecShape, *, where: Source) -> Episode
         raise ContractError(f"{where}: {sample.key}: {error}") from error
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ContractError(f"{where}: {sample.key} is no packed sample ({error!r}); pack it again") from error
-    if stamp != tuple(codec):
-        raise ContractError(
-            f"{where}: {sample.key} holds codes of another codec: "
-            f"{dict(zip(CodecShape._fields, stamp, strict=True))}, the model reads {codec._asdict()}; "
-            "encode with the codec of models.generator, or change the model"
-        )
+    _check_shape(stamp, codec, what=f"{where}: {sample.key}")
     frames = [target_KT.shape[-1], *lengths]
     misfit = flat_KS.shape[-1] != sum(lengths) or min(frames) < 1 or len(clap_ND) != len(lengths)
     if misfit or _out_of_range(target_KT, codec) or _out_of_range(flat_KS, codec):
@@ -214,6 +209,15 @@ def read_episode(sample: Sample, codec: CodecShape, *, where: Source) -> Episode
     ends = list(accumulate(lengths))
     examples_KT = [flat_KS[:, end - length : end] for end, length in zip(ends, lengths, strict=True)]
     return Episode(sample.key, caption, target_KT, examples_KT, prompts, captions=captions, clap_ND=clap_ND, **made_by)
+
+
+def _check_shape(stamp: tuple[Any, ...], codec: CodecShape, *, what: str) -> None:
+    if stamp != tuple(codec):
+        raise ContractError(
+            f"{what} holds codes of another codec: "
+            f"{dict(zip(CodecShape._fields, stamp, strict=True))}, the model reads {codec._asdict()}; "
+            "encode with the codec of models.generator, or change the model"
+        )
 
 
 def _out_of_range(codes_KT: NDArray[Any], codec: CodecShape) -> bool:

@@ -111,7 +111,7 @@ def generate(folder: Path, *, params: GenerateParams, inputs: Inputs, identity: 
 
 def untrained_branches(params: GenerateParams, trained: TrainParams) -> list[str]:
     """A line for every branch that guidance subtracts and that the run never saw."""
-    zero_shot = 0 in ([trained.num_examples] if isinstance(trained.num_examples, int) else trained.num_examples)
+    zero_shot = 0 in trained.example_counts
     asked = {
         "guidance_scale": (params.guidance_scale != 1, "null_share", trained.null_share > 0),
         "examples_guidance": (
@@ -165,23 +165,11 @@ def generate_one(
     model: IclModel, episode: Episode, params: GenerateParams
 ) -> tuple[NDArray[np.uint16], dict[str, Any]]:
     """Generate the codes of one target, and the line that samples.jsonl tells of it."""
-    from train.augment import plain_context
-    from train.data import key_random
-    from train.icl.decode import Sampling, generate_codes
+    from train.icl.decode import sample_target
 
-    context = plain_context(episode, params.num_examples, model.params)
-    sampling = Sampling(
-        temperature=params.temperature,
-        top_k=params.top_k,
-        guidance_scale=params.guidance_scale,
-        examples_guidance=params.examples_guidance,
-        text_guidance=params.text_guidance,
-        seed=int(key_random(params.seed, 0, episode.key).integers(2**63)),
-    )
-    num_frames = min(params.max_frames, context.target_KT.shape[1])
-    codes_KT = generate_codes(model, context, num_frames=num_frames, sampling=sampling)
+    codes_KT, context, _ = sample_target(model, episode, params)
     line = {"key": episode.key, "prompt": episode.prompts[-1], "num_examples": len(context.examples_KT)}
-    return codes_KT, {**line, "num_frames": num_frames}
+    return codes_KT, {**line, "num_frames": codes_KT.shape[1]}
 
 
 if __name__ == "__main__":

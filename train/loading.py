@@ -28,7 +28,7 @@ from pipeline.data.reading import StreamReader, seat_here
 from pipeline.data.shards import Sample, decode_json
 from pipeline.data.storage import write_bytes
 from pipeline.errors import ContractError, TransientError
-from train.checkpoint import list_checkpoints
+from train.checkpoint import newest_step, stream_name
 from train.data import (
     CodecShape,
     Episode,
@@ -41,7 +41,7 @@ from train.data import (
     read_episode,
 )
 from train.inputs import Source
-from train.stamps import Same, check_clap_vectors, check_one_codec
+from train.stamps import FirstSamples, check_clap_vectors, check_one_codec
 
 if TYPE_CHECKING:
     from train.icl.batches import Batch
@@ -106,13 +106,17 @@ class StreamedEpisodes:
             for sample in reader:
                 num_empty = 0
                 yield sample
-        raise ContractError(f"{self._urls[0]}: not one sample in {len(self._urls)} streamed shards")
+        raise ContractError(
+            f"{stream_name(self._urls[0])}: not one sample in {len(self._urls)} streamed shards; pack again, or mend "
+            "--shards"
+        )
 
     def planned(self, position: int, seed: int) -> Episode:
         """The episode at a position; of this seed alone."""
         with self._reading:
             if seed != self._params.seed or position < self._first:
-                raise ContractError(f"position {position} of a stream was passed; go on from a checkpoint")
+                where = stream_name(self._urls[0])
+                raise ContractError(f"{where}: position {position} of a stream was passed; go on from a checkpoint")
             while position >= self._first + len(self._episodes):
                 self._pull()
             return self._episodes[position - self._first]
@@ -142,7 +146,7 @@ class StreamedEpisodes:
         facts = _facts(first)
         if any(facts["stamps"] == seen["stamps"] for seen in self._seen):
             return
-        both = Same(*map(_first_of, self._seen), first)
+        both = FirstSamples(*map(_first_of, self._seen), first)
         check_train(both)
         check_one_codec(both)
         check_clap_vectors(both, self._params)
@@ -327,11 +331,6 @@ def open_loader(
     if step and limit is None and any(isinstance(path, str) for path in paths):
         state = _read_state(_state_file(checkpoints, step, seat))
     return Loader(paths, codec, params, limit=limit, seat=seat, state=state)
-
-
-def newest_step(checkpoints: Path) -> int:
-    """Step of the newest checkpoint, 0 where there is none."""
-    return max((int(path.name.removeprefix("step-")) for path in list_checkpoints(checkpoints)), default=0)
 
 
 def save_state(checkpoints: Path, step: int, loader: Loader) -> None:

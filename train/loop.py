@@ -28,7 +28,7 @@ from train.optimisers import next_scale
 from train.params import TrainParams
 from train.processes import ALONE, Processes
 from train.stopping import StopSignal, tell
-from train.tracking import Speed, Track, peak_memory_gib
+from train.tracking import Draw, Speed, peak_memory_gib
 
 
 class TrainedModel(Protocol):
@@ -203,12 +203,12 @@ class RunLog:
         path: train_log.jsonl; lines beyond `position` (of a run that was killed) are cut off. None keeps no file.
         steps: steps of the whole run.
         position: where the run starts.
-        track: gets every line too, with speed and memory.
+        draw: gets every line too, with speed and memory.
     """
 
-    def __init__(self, path: Path | None, *, steps: int, position: Position, track: Track | None = None) -> None:
+    def __init__(self, path: Path | None, *, steps: int, position: Position, draw: Draw | None = None) -> None:
         self._path = path
-        self._track = track
+        self._draw = draw
         if path is not None:
             kept = [line for line in read_log(path) if line["step"] <= position.step]
             write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
@@ -236,8 +236,8 @@ class RunLog:
                 file.write(json.dumps(line) + "\n")
         shown = ", ".join(f"{name} {_short(value)}" for name, value in line.items())
         speed = self._speed()
-        if self._track:
-            self._track(line["step"], {**line, **speed._asdict()})
+        if self._draw:
+            self._draw(line["step"], {**line, **speed._asdict()})
         if self._bar.disable:
             tell(f"{shown}, {speed}")
         else:
@@ -283,10 +283,8 @@ class Hooks:
     """Validation figures, empty without validation shards."""
     save: Callable[[], object]
     """Keep a checkpoint of the trainer."""
-    track: Track | None = None
+    draw: Draw | None = None
     """Gets every line of the log, with speed and memory."""
-    close: Callable[[], object] = lambda: None
-    """Called at the end, however it comes."""
 
 
 def run_loop(trainer: Trainer, hooks: Hooks, log_path: Path | None) -> dict[str, Any]:
@@ -305,8 +303,8 @@ def run_loop(trainer: Trainer, hooks: Hooks, log_path: Path | None) -> dict[str,
         SystemExit: SIGTERM or SIGINT came; a checkpoint is saved.
     """
     params, position = trainer.params, trainer.position
-    log = RunLog(log_path, steps=params.steps, position=position, track=hooks.track)
-    with closing(hooks), closing(log), StopSignal() as stop:
+    log = RunLog(log_path, steps=params.steps, position=position, draw=hooks.draw)
+    with closing(log), StopSignal() as stop:
         while position.step < params.steps:
             trainer.model.train()
             result = trainer.step(_timed_batches(hooks, trainer, log))

@@ -18,8 +18,8 @@ from pipeline.errors import ParamsError
 from pipeline.models.base import find_checkpoint
 from pipeline.models.places import ModelsParams, place
 from train.params import TrainParams
-from train.planning import GB, Plan, plan_memory
-from train.shapes import SHAPES, published_config
+from train.planning import GB, MemoryPlan, plan_memory
+from train.shapes import SHAPES, published_config, quiet_transformers, read_config
 
 CLAIMED_LORA, CLAIMED_RECOMPUTING = 70, 40
 """Per cent of memory that LoRA and gradient checkpointing are said to save."""
@@ -28,10 +28,6 @@ CARDS_GB = {"gpu10": 10, "gpu16": 16, "gpu24": 24}
 
 def body(args: argparse.Namespace) -> None:
     """Print the plan."""
-    from transformers.utils import logging
-
-    # MusicGen's pad id lies outside its vocabulary, in the published checkpoints too; transformers warns of it.
-    logging.set_verbosity_error()
     if args.columns is not None and args.columns < 1:
         raise ParamsError(f"--columns {args.columns}: must be at least 1")
     names: list[Any] = [args.base or args.size] if args.base or args.size else list(SHAPES)
@@ -41,8 +37,9 @@ def body(args: argparse.Namespace) -> None:
         if args.columns is not None:
             params = replace(params, max_total_columns=args.columns, max_example_frames=args.columns, num_examples=1)
         config = _own_config(raw, args) if args.base else published_config(name)
-        _print_plan(name, plan_memory(config, params), params, card_gb=CARDS_GB.get(args.preset))
-        _print_savings(config, params)
+        with quiet_transformers():
+            _print_plan(name, plan_memory(config, params), params, card_gb=CARDS_GB.get(args.preset))
+            _print_savings(config, params)
 
 
 def _read(args: argparse.Namespace, size: str) -> dict[str, Any]:
@@ -54,14 +51,12 @@ def _read(args: argparse.Namespace, size: str) -> dict[str, Any]:
 
 
 def _own_config(raw: dict[str, Any], args: argparse.Namespace) -> Any:
-    from transformers import AutoConfig
-
     models = section(raw, "models", ModelsParams)
     checkpoint = find_checkpoint(place(replace(models, generator=args.base), args.root, "generator"), role="generator")
-    return AutoConfig.from_pretrained(checkpoint.path)
+    return read_config(checkpoint.path)
 
 
-def _print_plan(name: str, plan: Plan, params: TrainParams, *, card_gb: int | None) -> None:
+def _print_plan(name: str, plan: MemoryPlan, params: TrainParams, *, card_gb: int | None) -> None:
     parts = plan.footprint
     kept = "kept for the backward pass" + (", layers computed again" if params.gradient_checkpointing else "")
     rows = [

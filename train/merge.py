@@ -121,15 +121,9 @@ def refuse_parts(params: TrainParams) -> None:
     Raises:
         ParamsError: says what it is.
     """
-    parts = {
-        "captions inline": params.text_placement == "inline",
-        "a separator of text": params.separator == "text",
-        "CLAP states": params.form.shows_clap,
-        "segment vectors": params.cross_attention == "full" and params.segment_vectors == "learned",
-        "a learned separator, without which this run never saw a prompt": params.trains_separator
-        and not _saw_prompts_alone(params),
-    }
-    needed = [name for name, is_needed in parts.items() if is_needed]
+    needed = params.own_parts
+    if params.trains_separator and not _saw_prompts_alone(params):
+        needed = [*needed, "a learned separator, without which this run never saw a prompt"]
     if needed:
         raise ParamsError(
             f"--format audiocraft: has no place for {', '.join(needed)}, which this run was trained with; "
@@ -138,8 +132,7 @@ def refuse_parts(params: TrainParams) -> None:
 
 
 def _saw_prompts_alone(params: TrainParams) -> bool:
-    counts = (params.num_examples,) if isinstance(params.num_examples, int) else params.num_examples
-    return 0 in counts or params.no_examples_share > 0
+    return 0 in params.example_counts or params.no_examples_share > 0
 
 
 def left_out(params: TrainParams) -> list[str]:

@@ -152,9 +152,9 @@ class TrainParams:
         from_zero = ("max_batch_columns", "loader_workers", "num_samples", "validation_batches")
         from_zero += ("warmup_steps", "weight_decay", "validate_every_steps")
         _check("train", self, above_zero=positive, from_zero=from_zero, shares=shares)
-        counts = [self.num_examples] if isinstance(self.num_examples, int) else list(self.num_examples)
+        counts = self.example_counts
         if not counts or min(counts) < 0:
-            raise ParamsError(f"train.num_examples: needs a number from 0 on, or a list of them, not {counts}")
+            raise ParamsError(f"train.num_examples: needs a number from 0 on, or a list of them, not {list(counts)}")
         if self.publish == "best" and not 0 < self.validate_every_steps < self.steps:
             raise ParamsError(
                 f"train.publish best: with train.validate_every_steps {self.validate_every_steps} and train.steps "
@@ -186,14 +186,30 @@ class TrainParams:
         return min(num_samples, self.validation_batches * self.batch_size) if self.validation_batches else num_samples
 
     @property
+    def example_counts(self) -> tuple[int, ...]:
+        """The numbers of examples that an episode's is drawn from."""
+        return (self.num_examples,) if isinstance(self.num_examples, int) else tuple(self.num_examples)
+
+    @property
     def most_examples(self) -> int:
         """The most examples that training may show."""
-        return self.num_examples if isinstance(self.num_examples, int) else max(self.num_examples)
+        return max(self.example_counts)
 
     @property
     def trains_separator(self) -> bool:
         """Whether a row for the separator is learned, which is of no use where none is ever shown."""
         return self.separator == "learned" and self.form.has_separators and self.most_examples > 0
+
+    @property
+    def own_parts(self) -> list[str]:
+        """Parts of the format that only Setlist's model has: peft and audiocraft would leave them out silently."""
+        parts = {
+            "captions inline": self.text_placement == "inline",
+            "a separator of text": self.separator == "text",
+            "CLAP states": self.form.shows_clap,
+            "segment vectors": self.cross_attention == "full" and self.segment_vectors == "learned",
+        }
+        return [name for name, is_there in parts.items() if is_there]
 
     @property
     def form(self) -> Format:

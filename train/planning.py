@@ -19,7 +19,7 @@ GB = 1e9
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class MemoryPlan:
     """One training on a card."""
 
     footprint: Footprint
@@ -37,7 +37,7 @@ class Plan:
         return self.heap_bytes + DRIVER_BYTES
 
 
-def plan_memory(config: Any, params: TrainParams) -> Plan:
+def plan_memory(config: Any, params: TrainParams) -> MemoryPlan:
     """Count what a step takes at the longest sequence that the settings allow.
 
     Args:
@@ -50,7 +50,7 @@ def plan_memory(config: Any, params: TrainParams) -> Plan:
     num_columns = min(params.max_total_columns, longest_episode(params, config.decoder.num_codebooks))
     num_text_tokens = num_segments * params.max_text_tokens
     footprint = measure(config, params, num_columns=num_columns, num_text_tokens=num_text_tokens)
-    return Plan(footprint, num_columns, num_text_tokens)
+    return MemoryPlan(footprint, num_columns, num_text_tokens)
 
 
 def rough_bytes(config: Any, params: TrainParams) -> int:

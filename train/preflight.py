@@ -27,14 +27,13 @@ from train.data import Episode
 from train.icl.adapter import save_adapter
 from train.icl.batches import Batch, collate
 from train.icl.model import IclModel
+from train.loop import Position
 from train.params import TrainParams
 from train.planning import GB
 
 NOISE = 0.01
 """Size of what is added to an adapter: as it begins, it says nothing, and half of it gets no gradient."""
 SHORT_FRAMES = 4
-SCALE = 1024.0
-"""Of the loss in float16, as the first step has it."""
 NAMED = 3
 """Weights named in a message."""
 
@@ -144,7 +143,7 @@ def _take_step(model: IclModel, batch: Batch, *, loss_of: Callable[[Batch], Tens
         torch.cuda.reset_peak_memory_stats(model.device)
     model.train()
     part = batch.split(params.max_batch_columns)[0]
-    loss = loss_of(part.to(model.device)) * (SCALE if model.precision == torch.float16 else 1.0)
+    loss = loss_of(part.to(model.device)) * (Position().loss_scale if model.precision == torch.float16 else 1.0)
     # Without any gradient at all torch would refuse; the check that follows names the weights.
     if loss.requires_grad:
         loss.backward()
@@ -197,7 +196,8 @@ def check_reload(model: IclModel, trainable: Mapping[str, nn.Parameter], params:
     if lost or not torch.allclose(_seeded_logits(model, batch), said, rtol=1e-3, atol=1e-5):
         raise ContractError(
             f"the adapter does not come back from its file as it was saved: {_names(lost, trainable)} differ; "
-            "what would be trained could not be used"
+            "what would be trained could not be used; report train.lora_targets and the peft version, or set "
+            "train.preflight=false"
         )
 
 

@@ -1,7 +1,7 @@
 """Several processes at one training: who they are, what they cannot do, and what they agree on.
 
 torchrun or `accelerate launch` starts them and tells each through the environment who it is. A run that was started
-plainly is `ALONE` and imports nothing. Only this module imports accelerate, inside its functions.
+plainly is `ALONE` and imports nothing. accelerate is imported inside functions alone, here and in train/tracking.py.
 """
 
 from __future__ import annotations
@@ -127,7 +127,9 @@ def _refuse_fsdp(params: TrainParams, environ: Mapping[str, str]) -> None:
 
 def _refuse_deepspeed(params: TrainParams, device: str, environ: Mapping[str, str]) -> None:
     if device == "cpu":
-        raise ParamsError("accelerate starts DeepSpeed on GPUs alone, models.device is cpu; use train/launch/ddp.yaml")
+        raise ParamsError(
+            "accelerate starts DeepSpeed on GPUs alone, models.device gives the CPU; use train/launch/ddp.yaml"
+        )
     if importlib.util.find_spec("deepspeed") is None:
         raise ParamsError(
             "package deepspeed is not installed; `uv pip install deepspeed` (it compiles its Adam at the "
@@ -332,8 +334,6 @@ def _meet(launch: Launch, device: str) -> Processes:
     from train.together import Together
 
     num_here, num_cards = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
-    if device == "cpu" and launch.kind == "deepspeed":
-        raise ParamsError("accelerate starts DeepSpeed on GPUs alone, and there is none; use train/launch/ddp.yaml")
     if device != "cpu" and num_here > num_cards:
         raise ParamsError(
             f"{num_here} processes on a machine with {num_cards} GPU; start as many, or set models.device to cpu"
@@ -368,7 +368,7 @@ def _is_lost(error: RuntimeError) -> bool:
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
 
 
-def shard(accelerator: Any, module: nn.Module) -> nn.Module:
+def divide(accelerator: Any, module: nn.Module) -> nn.Module:
     """Deal a module's weights out by FSDP2, as accelerate's config says.
 
     Accelerate knows FSDP on GPUs alone; what it calls there works on the CPU as well, where tests run it.

@@ -22,6 +22,7 @@ from pipeline.errors import ContractError
 from pipeline.models.base import choose_device, find_checkpoint
 from pipeline.models.places import ModelsParams, place
 from train import checkpoint
+from train.data import CodecShape
 from train.inputs import BYTE_PACKAGES, label_digest, model_label
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 MADE_BY = "train.generate"
 STEP_FOLDER = re.compile(r"step-\d+")
-SHAPE = ("num_codebooks", "codebook_size", "frame_rate_hz", "sample_rate_hz")
-"""Of the codec stamp: what codes and codec must agree on."""
+SAMPLE_AGAIN = "delete it with its json, or train again with train.num_samples"
+"""What to do about damaged codes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,12 @@ class Sampled:
         try:
             codes_KT = decode_npy(self.path.read_bytes())
         except ContractError as error:
-            raise ContractError(f"{self.path}: no array of codes ({error})") from error
+            raise ContractError(f"{self.path}: no array of codes ({error}); {SAMPLE_AGAIN}") from error
+        if codes_KT.size == 0:
+            raise ContractError(f"{self.path}: holds not one code; {SAMPLE_AGAIN}")
         size = self.told["codec"]["codebook_size"]
         if codes_KT.ndim != 2 or len(codes_KT) != self.told["codec"]["num_codebooks"] or codes_KT.max() >= size:
-            raise ContractError(f"{self.path}: not the codes that the json beside it tells of")
+            raise ContractError(f"{self.path}: not the codes that the json beside it tells of; {SAMPLE_AGAIN}")
         return codes_KT
 
 
@@ -81,7 +84,7 @@ def _codes_in(folder: Path, step: str) -> Iterator[Sampled]:
     for path in sorted(folder.glob("*.npy")):
         try:
             told = json.loads(path.with_suffix(".json").read_text("utf-8"))
-            if not {"prompt", "codec"} <= set(told) or not {*SHAPE} <= set(told["codec"]):
+            if not {"prompt", "codec"} <= set(told) or not {*CodecShape._fields} <= set(told["codec"]):
                 raise ValueError("it lacks prompt or codec")
         except (OSError, ValueError, TypeError) as error:
             raise ContractError(f"{path}: needs the json that training writes beside it ({error})") from error
@@ -99,13 +102,14 @@ def check_codec(found: Sequence[Sampled], codec: Codec, label: str) -> None:
     Raises:
         ContractError: its shape or weights differ; where pack did not say which it was, nothing is known against it.
     """
-    shape = [getattr(codec, name) for name in SHAPE]
+    shape = [getattr(codec, name) for name in CodecShape._fields]
     for one in found:
         stamp = one.told["codec"]
         made_by = stamp.get("weights_sha256")
-        if [stamp[name] for name in SHAPE] != shape or made_by not in (None, label_digest(label)):
+        said = [stamp[name] for name in CodecShape._fields]
+        if said != shape or made_by not in (None, label_digest(label)):
             raise ContractError(
-                f"{one.path}: codes of {made_by or 'a codec'} with {[stamp[name] for name in SHAPE]}, models.codec is "
+                f"{one.path}: codes of {made_by or 'a codec'} with {said}, models.codec is "
                 f"{label} with {shape}; set models.codec to the codec of stages.encode"
             )
 

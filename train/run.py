@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,14 +124,15 @@ def plan(args: argparse.Namespace) -> Job:
     raw, launch = read_params(args), read_launch(os.environ)
     hush(launch)
     params, models = section(raw, "train", TrainParams), section(raw, "models", ModelsParams)
-    refuse_pairs(launch, params, models.device, os.environ)
+    device = choose_device(models.device)
+    refuse_pairs(launch, params, device, os.environ)
     base = find_checkpoint(place(models, args.root, "generator"), role="generator")
     return Job(
         name=args.name,
         params=params,
         base=base.path,
         base_label=model_label(base),
-        device=choose_device(models.device),
+        device=device,
         train_paths=find_shards(args.shards, args.root),
         val_paths=find_shards(args.val, args.root),
         limit=args.limit,
@@ -163,16 +164,17 @@ def train(job: Job, folder: Path, final: Path, processes: Processes = ALONE) -> 
     trainer = Trainer(model, trainable, loss_of=loss_of, params=params, processes=processes)
     recompute_layers(model.network, params.gradient_checkpointing)
     compile_layers(model.network, params.compile)
-    hooks = _hooks(job, model, trainer, folder / "checkpoints")
-    newest = processes.from_main(lambda: checkpoint.list_checkpoints(folder / "checkpoints")[-1:])
-    if params.preflight and processes is ALONE and not newest:
-        preflight(model, trainable, loss_of=loss_of, params=params)
-    for path in newest:
-        whole = processes.whole(trainer)
-        checkpoint.load_checkpoint(path, whole)
-        processes.take(whole, trainer)
-        print(f"going on from step {trainer.position.step}", file=sys.stderr)
-    figures = run_loop(trainer, hooks, folder / checkpoint.LOG_FILE if processes.rank == 0 else None)
+    with ExitStack() as opened:
+        hooks = _hooks(job, model, trainer, checkpoints=folder / "checkpoints", opened=opened)
+        newest = processes.from_main(lambda: checkpoint.list_checkpoints(folder / "checkpoints")[-1:])
+        if params.preflight and processes is ALONE and not newest:
+            preflight(model, trainable, loss_of=loss_of, params=params)
+        for path in newest:
+            whole = processes.whole(trainer)
+            checkpoint.load_checkpoint(path, whole)
+            processes.take(whole, trainer)
+            print(f"going on from step {trainer.position.step}", file=sys.stderr)
+        figures = run_loop(trainer, hooks, folder / checkpoint.LOG_FILE if processes.rank == 0 else None)
     done = processes.undivide(model, trainer)
     processes.from_main(lambda: _publish(job, done, model=model, figures=figures, places=(folder, final)))
 
@@ -198,14 +200,16 @@ def _by_main(trainer: Trainer, act: Callable[[Trainer], object]) -> None:
     trainer.processes.from_main(done)
 
 
-def _hooks(job: Job, model: IclModel, trainer: Trainer, checkpoints: Path) -> Hooks:
-    from train.loading import newest_step, open_loader, open_validation, save_state
+def _hooks(job: Job, model: IclModel, trainer: Trainer, *, checkpoints: Path, opened: ExitStack) -> Hooks:
+    """What the loop calls; threads of loader and trackers end when `opened` does."""
+    from train.loading import open_loader, open_validation, save_state
     from train.loop import Hooks
     from train.stamps import check_validation
     from train.tracking import Tracker
 
     params, rank = job.params, trainer.processes.rank
     loader = open_loader(job.train_paths, model.codec, params, limit=job.limit, checkpoints=checkpoints)
+    opened.callback(loader.close)
     _tell_of_few_examples(loader.shards.probe(), params)
     val = open_validation(job.val_paths, model.codec, params, limit=job.limit)
     of_val = check_validation(loader.shards, val, params) if val else None
@@ -221,18 +225,15 @@ def _hooks(job: Job, model: IclModel, trainer: Trainer, checkpoints: Path) -> Ho
             sample_codes(model, val, checkpoints.parent if rank == 0 else None, step=trainer.position.step)
         return figures
 
-    tracker = Tracker(params, checkpoints.parent, step=newest_step(checkpoints)) if rank == 0 else None
+    tracker = Tracker(params, checkpoints.parent, step=checkpoint.newest_step(checkpoints)) if rank == 0 else None
+    if tracker:
+        opened.callback(tracker.close)
 
     def save() -> None:
         save_state(checkpoints, trainer.position.step, loader)
         _by_main(trainer, lambda whole: checkpoint.save_checkpoint(checkpoints, whole, keep=params.keep_checkpoints))
 
-    def close() -> None:
-        loader.close()
-        if tracker:
-            tracker.close()
-
-    return Hooks(batch=loader.batch, validate=measure, save=save, track=tracker.log if tracker else None, close=close)
+    return Hooks(batch=loader.batch, validate=measure, save=save, draw=tracker.log if tracker else None)
 
 
 def _tell_of_few_examples(probed: Sequence[Episode], params: TrainParams) -> None:

@@ -58,22 +58,16 @@ def sample_codes(model: IclModel, shards: PackedShards, work: Path | None, *, st
 
 
 def _sample(model: IclModel, episode: Episode, params: TrainParams) -> tuple[NDArray[np.uint16], dict[str, Any]]:
-    from train.augment import plain_context
-    from train.data import key_random
-    from train.icl.decode import Sampling, generate_codes
+    from train.icl.decode import sample_target
     from train.params import GenerateParams
 
-    context = plain_context(episode, params.most_examples, params)
-    plain = GenerateParams()
-    seed = int(key_random(params.seed, 0, episode.key).integers(2**63))
-    sampling = Sampling(temperature=plain.temperature, top_k=plain.top_k, seed=seed)
-    num_frames = context.target_KT.shape[1]
-    codes_KT = generate_codes(model, context, num_frames=num_frames, sampling=sampling)
+    plain = GenerateParams(seed=params.seed, num_examples=params.most_examples, max_frames=params.max_target_frames)
+    codes_KT, context, sampling = sample_target(model, episode, plain)
     return codes_KT, {
         "key": episode.key,
         "prompt": context.prompts[-1],
         "examples": context.prompts[:-1],
-        "num_frames": num_frames,
+        "num_frames": codes_KT.shape[1],
         "sampling": asdict(sampling),
         "codec": {**model.codec._asdict(), "weights_sha256": episode.codec_sha256},
     }

@@ -1,8 +1,13 @@
-"""Shapes of the published MusicGen checkpoints, for planning without them (their config.json on the hub)."""
+"""Shapes of MusicGen checkpoints: the published ones (their config.json on the hub), and a folder's own."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipeline.errors import ContractError
 
 if TYPE_CHECKING:
     from transformers import MusicgenConfig
@@ -28,3 +33,37 @@ def published_config(size: Size) -> MusicgenConfig:
         num_attention_heads=width // 64, ffn_dim=4 * width, pad_token_id=CODEBOOK_SIZE, bos_token_id=CODEBOOK_SIZE,
     )  # fmt: skip
     return MusicgenConfig(text_encoder=text, audio_encoder=codec, decoder=decoder)
+
+
+def read_config(folder: Path) -> Any:
+    """Read the configuration of a MusicGen; nothing else of its folder is looked at.
+
+    Raises:
+        ContractError: there is none, or it is of another architecture.
+    """
+    from transformers import AutoConfig
+
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ContractError(
+            f"{folder}: its config.json does not load ({reason}); fetch the checkpoint again"
+        ) from error
+    if config.model_type != "musicgen":
+        raise ContractError(f"{folder}: its config.json says {config.model_type}; models.generator needs a MusicGen")
+    return config
+
+
+@contextmanager
+def quiet_transformers() -> Generator[None]:
+    """Hush transformers: MusicGen's pad id lies outside its vocabulary, as published, and it warns of that."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

@@ -16,7 +16,7 @@ IDENTITY = ("weights_sha256", "golden_sha256")
 """What tells codecs of one shape apart: their weights, and what they make of a golden clip here and there."""
 
 
-class Same:
+class FirstSamples:
     """Samples to be compared with one another."""
 
     def __init__(self, *firsts: First) -> None:
@@ -76,7 +76,7 @@ def check_validation(train: Stamped, val: Stamped, params: TrainParams) -> str |
         ContractError: another codec or embedder made them; or they are of the test split, and would choose the weights.
     """
     held_out = list(val.first_samples())
-    both = Same(*train.first_samples(), *held_out)
+    both = FirstSamples(*train.first_samples(), *held_out)
     check_one_codec(both)
     check_clap_vectors(both, params)
     for path, meta, _ in held_out:

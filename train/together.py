@@ -21,7 +21,7 @@ from train.icl.model import IclModel
 from train.loop import StepResult, Trainer
 from train.optimisers import make_optimiser
 from train.params import TrainParams
-from train.processes import LAYER, Launch, shard
+from train.processes import LAYER, Launch, divide
 
 Made = TypeVar("Made")
 
@@ -84,15 +84,15 @@ class Together:
         for value in trainable.values():
             distributed.broadcast(value.data, 0)
         if self.is_sharded:
-            self._shard(model, list(trainable))
+            self._divide(model, list(trainable))
         else:
             self._module = self._accelerator.prepare(LogitsModule(model))
         shared: Any = model
         shared.logits = self._module
         return {name: model.network.get_parameter(name) for name in trainable}
 
-    def _shard(self, model: IclModel, names: Sequence[str]) -> None:
-        self._module = shard(self._accelerator, LogitsModule(model, conditional_names(names)))
+    def _divide(self, model: IclModel, names: Sequence[str]) -> None:
+        self._module = divide(self._accelerator, LogitsModule(model, conditional_names(names)))
         units = {type(part).__name__ for part in _units(self._module) if part is not self._module}
         if units != {f"FSDP{LAYER}"}:
             raise ParamsError(

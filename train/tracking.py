@@ -25,7 +25,7 @@ FOLDER = "tracking"
 PROJECT = "setlist"
 
 
-Track = Callable[[int, Mapping[str, Any]], None]
+Draw = Callable[[int, Mapping[str, Any]], None]
 """Takes a step's figures by name."""
 
 
@@ -70,7 +70,7 @@ class Tracker:
         step: steps done; what was tracked beyond them is hidden or not repeated.
 
     Raises:
-        ParamsError: W&B does not start: no account, or no network.
+        ParamsError: one is not installed, or W&B does not start: no account, or no network.
     """
 
     def __init__(self, params: TrainParams, work: Path, *, step: int) -> None:
@@ -78,11 +78,10 @@ class Tracker:
         folder = work / FOLDER
         for name in params.trackers:
             if importlib.util.find_spec(name) is None:
-                print(
-                    f"train.tracking {name}: not installed, training goes on without; `uv pip install {name}`",
-                    file=sys.stderr,
+                raise ParamsError(
+                    f"train.tracking {name}: not installed; `uv pip install {name}`, or set train.tracking to none"
                 )
-                continue
+        for name in params.trackers:
             folder.mkdir(parents=True, exist_ok=True)
             start = {"tensorboard": _tensorboard, "wandb": _wandb}[name]
             self._trackers.append(start(folder, work, step))

@@ -1,8 +1,12 @@
-"""A toy checkpoint, made once."""
+"""A toy checkpoint, made once; what its runs publish; stops in the middle of one."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ import torch
 
 from tests.train import toys
 from train import run
+from train.icl import batches
 from train.icl.model import IclModel, load_model
 from train.params import TrainParams
 
@@ -56,3 +61,35 @@ def make_toy_project(root: Path, musicgen: Path) -> Path:
     toys.write_pack(root / "shards" / "train", "train", toys.random_samples(20))
     toys.write_pack(root / "shards" / "test", "test", toys.random_samples(5, seed=1))
     return toys.make_project(root, train=toys.TRAIN)
+
+
+def result_bytes(root: Path) -> dict[str, bytes]:
+    """What the run `toy` published, by path within its folder: sample folders repeat file names."""
+    folder = root / "runs/toy"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def stopped_at(number: int, stop: Callable[[], None]) -> Iterator[pytest.ExceptionInfo[SystemExit]]:
+    """Call `stop` before batch `number` is drawn; the command within must leave, and its exit is given."""
+    draw = batches.train_batch
+
+    def stopping(shards, i, *rest, **options):
+        if i == number:
+            stop()
+        return draw(shards, i, *rest, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "train_batch", stopping)
+        with pytest.raises(SystemExit) as left:
+            yield left
+
+
+def sigterm() -> None:
+    """A stop that lets the step end."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def killed() -> None:
+    """A stop in the middle of a step."""
+    raise KeyboardInterrupt

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.errors import ParamsError
+from tests.train.conftest import killed, result_bytes, stopped_at
 from tests.train.test_loop import make_trainer
 from train import best, checkpoint, run
 from train.params import TrainParams
@@ -40,17 +41,12 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     return seen
 
 
-def result(root: Path) -> dict[str, bytes]:
-    folder = root / "runs/toy"
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def metrics(root: Path) -> dict:
     return json.loads((root / "runs/toy/metrics.json").read_text())
 
 
 def adapter_bytes(root: Path) -> bytes:
-    return result(root)["adapter/adapter_model.safetensors"]
+    return result_bytes(root)["adapter/adapter_model.safetensors"]
 
 
 def test_the_best_survives_newer_checkpoints_and_gives_way_to_a_better_one(model, tmp_path):
@@ -122,7 +118,7 @@ def test_metrics_and_card_tell_the_last_and_the_lowest_loss(project, scripted):
     assert (said["best_validation"]["step"], said["best_validation"]["validation_loss"]) == (4, 2.0)
     assert said["published"] == {"which": "last", "step": 8}
     card = (project / "runs/toy/README.md").read_text()
-    assert "lowest validation loss: 2.0 nats per code (step 4)" in card
+    assert "lowest validation loss: 2 nats per code (step 4)" in card
     assert "these weights: of step 8 (last)" in card
 
 
@@ -140,29 +136,18 @@ def test_the_published_best_is_what_a_run_of_so_many_steps_had(project, scripted
     assert at_best != last
 
 
-def test_a_killed_run_ends_with_the_same_best(project, scripted, monkeypatch, capsys):
+def test_a_killed_run_ends_with_the_same_best(project, scripted, capsys):
     settings = ("train.publish=best", "train.checkpoint_every_steps=3")
     run.main(arguments(project, *settings))
-    undisturbed = result(project)
+    undisturbed = result_bytes(project)
     shutil.rmtree(project / "runs")
-    from train.icl import batches
-
-    draw = batches.train_batch
-
-    def killed(shards, i, *rest, **options):
-        if i == 5:
-            raise KeyboardInterrupt
-        return draw(shards, i, *rest, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(batches, "train_batch", killed)
-        with pytest.raises(SystemExit):
-            run.main(arguments(project, *settings))
+    with stopped_at(5, killed):
+        run.main(arguments(project, *settings))
     [kept] = (project / "runs/.work/toy").glob("*/checkpoints")
     assert sorted(path.name for path in kept.iterdir()) == ["best-000004", "step-000003"]
     run.main(arguments(project, *settings))
     assert "going on from step 3" in capsys.readouterr().err
-    assert result(project) == undisturbed
+    assert result_bytes(project) == undisturbed
 
 
 def test_a_full_training_publishes_its_best_too(project, scripted):

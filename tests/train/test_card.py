@@ -87,12 +87,11 @@ def test_settings_that_differ_from_their_defaults_and_have_an_effect_are_told():
     assert card.changed_settings(params) == {"steps": 7, "num_examples": [0, 2], "separator": "pad"}
 
 
-@pytest.mark.parametrize(("num_processes", "said"), [(1, "of 24 episodes, 1"), (4, "of 96 episodes by 4 processes, 1")])
-def test_a_step_counts_the_episodes_of_all_processes(num_processes, said):
+def card_text(params: TrainParams, *, num_processes: int = 1) -> str:
     metrics = {"step": 7, "num_bad_steps": 1, "num_trained_parameters": 5, "train": {"loss": None}, "validation": None}
-    told = card.Card(
+    return card.Card(
         name="toy",
-        params=TrainParams(batch_size=8, accumulate=3),
+        params=params,
         base=card.Base("toy", None, "0123", None),
         metrics={**metrics, "best_validation": None, "published": {"which": "last", "step": 7}},
         shards={},
@@ -100,6 +99,28 @@ def test_a_step_counts_the_episodes_of_all_processes(num_processes, said):
         manifests=[],
         num_processes=num_processes,
     ).text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        ({"representation": "clap", "cross_attention": "full"}, "CLAP states, segment vectors"),
+        ({"representation": "both"}, "CLAP states"),
+        ({"separator": "text"}, "a separator of text"),
+        ({"text_placement": "inline"}, "captions inline"),
+        ({}, None),
+        ({"cross_attention": "full", "segment_vectors": "none"}, None),
+    ],
+)
+def test_a_format_that_peft_would_read_in_part_is_loaded_by_setlist_alone(settings, parts):
+    told = card_text(TrainParams(**settings))
+    assert ("PeftModel" in told) == (parts is None)
+    assert (f"parts that peft does not read ({parts}): load it by Setlist." in told) == (parts is not None)
+
+
+@pytest.mark.parametrize(("num_processes", "said"), [(1, "of 24 episodes, 1"), (4, "of 96 episodes by 4 processes, 1")])
+def test_a_step_counts_the_episodes_of_all_processes(num_processes, said):
+    told = card_text(TrainParams(batch_size=8, accumulate=3), num_processes=num_processes)
     assert f"- steps: 7 {said} skipped\n" in told
     assert "- last training loss: not finite\n" in told
 

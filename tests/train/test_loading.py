@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import signal
 import threading
 import time
 
@@ -17,6 +15,7 @@ from pipeline.data.epochs import Seat
 from pipeline.data.shards import ShardFile
 from pipeline.errors import ContractError, ParamsError, TransientError
 from tests.train import toys
+from tests.train.conftest import sigterm, stopped_at
 from tests.train.test_data import CODEC
 from tests.train.test_run import adapter_bytes, failing
 from train import loading, run
@@ -189,7 +188,8 @@ def test_an_address_that_nobody_opens_says_what_to_do():
 
 
 def test_a_stream_that_breaks_off_is_opened_again(tars, tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "RETRY_AFTER_S", (0.0,))
+    # One draw may fill the whole pool, and so meet every break.
+    monkeypatch.setattr(loading, "RETRY_AFTER_S", (0.0,) * len(tars))
     plain = [f"pipe:cat {path}" for path in tars]
     flag = tmp_path / "broken"
     # Each fails once, after all of its bytes.
@@ -259,7 +259,7 @@ def test_workers_make_no_more_than_is_asked_for_and_leave_when_told():
     deadline = time.monotonic() + 10
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def arguments(root, *more):
@@ -269,24 +269,13 @@ def arguments(root, *more):
 
 
 @pytest.mark.parametrize("mode", ["exact", "resampled"])
-def test_a_run_over_pipes_that_was_stopped_ends_with_the_same_bytes(project, monkeypatch, capsys, mode):
+def test_a_run_over_pipes_that_was_stopped_ends_with_the_same_bytes(project, capsys, mode):
     more = ("--set", f"train.stream_mode={mode}", "--set", "train.bucket_batches=2")
     run.main(arguments(project, *more))
     undisturbed, log = adapter_bytes(project), (project / "runs/toy/train_log.jsonl").read_bytes()
     shutil.rmtree(project / "runs")
-    from train.icl import batches
-
-    draw = batches.train_batch
-
-    def interrupted(shards, i, *rest, **options):
-        if i == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return draw(shards, i, *rest, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(batches, "train_batch", interrupted)
-        with pytest.raises(SystemExit):
-            run.main(arguments(project, *more))
+    with stopped_at(2, sigterm):
+        run.main(arguments(project, *more))
     run.main(arguments(project, *more, "--set", "train.loader_workers=2"))
     assert "going on from step 3" in capsys.readouterr().err
     assert adapter_bytes(project) == undisturbed

@@ -210,3 +210,16 @@ def test_a_checkpoint_of_ones_own_is_planned_from_its_config_alone(tmp_path, cap
     (tmp_path / "own/model.safetensors").write_bytes(b"")
     memory.main(["--preset", "gpu10", "--base", str(tmp_path / "own"), "--root", str(tmp_path)])
     assert "own: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("config_json", "said"),
+    [('{"model_type": "t5"}', "its config.json says t5"), ("{", "its config.json does not load")],
+)
+def test_a_checkpoint_that_is_no_musicgen_is_refused(tmp_path, capsys, config_json, said):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/config.json").write_text(config_json)
+    with pytest.raises(SystemExit) as left:
+        memory.main(["--preset", "gpu10", "--base", str(tmp_path / "own"), "--root", str(tmp_path)])
+    assert left.value.code == 1
+    assert said in capsys.readouterr().err

@@ -113,13 +113,11 @@ def test_a_gradient_that_is_not_finite_is_named():
 
 def test_a_damaged_base_model_is_noticed_before_the_first_step(project, tmp_path, capsys):
     damaged = toys.save_musicgen(tmp_path / "damaged", layers=1)
-    network = load_model(str(damaged), params=TrainParams()).network
     from transformers import MusicgenForConditionalGeneration
 
     whole = MusicgenForConditionalGeneration.from_pretrained(damaged)
     whole.decoder.lm_heads[0].weight.data[0, 0] = torch.nan
     whole.save_pretrained(damaged)
-    del network
     code, told = failing(arguments(project, "--set", f"models.generator={damaged}"), capsys)
     assert code == 1
     assert "not finite" in told
@@ -183,12 +181,10 @@ def test_where_no_single_change_is_enough_they_are_added_up(musicgen):
 
 
 @pytest.mark.long
-def test_a_whole_decoder_is_told_of_lora(musicgen):
+def test_a_whole_decoder_is_told_of_lora():
     params = TrainParams(
         batch_size=1, method="full", gradient_checkpointing=True, num_examples=0, optimiser="adafactor"
     )
-    now = needed_bytes(config_of(musicgen), params, "cuda")[0] - needed_bytes(config_of(musicgen), params, "cpu")[0]
-    assert now > 0  # the driver's share
     found = remedies(published_config("small"), params, "cuda", most_bytes=4e9)
     assert found[0].changes == {"train.method": "lora"}
 

@@ -121,7 +121,7 @@ def test_more_processes_than_cards_are_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp", "deepspeed"])
-def test_the_shipped_configs_pass_what_is_refused(name):
+def test_the_shipped_configs_pass_what_is_refused(name, monkeypatch, tmp_path):
     """Read as accelerate does: the environment that it would hand to each process."""
     from accelerate.commands.config.config_args import load_config_from_file
 
@@ -132,5 +132,8 @@ def test_the_shipped_configs_pass_what_is_refused(name):
         environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = environ["FSDP_TRANSFORMER_LAYER_CLS_TO_WRAP"]
         refuse_pairs(Launch("fsdp", 0, 2), TrainParams(), "cuda", environ)
     if name == "deepspeed":
-        assert config.deepspeed_config["zero_stage"] == 2
+        (tmp_path / "deepspeed.py").touch()
+        monkeypatch.syspath_prepend(str(tmp_path))
+        environ = {"ACCELERATE_DEEPSPEED_ZERO_STAGE": str(config.deepspeed_config["zero_stage"])}
+        refuse_pairs(Launch("deepspeed", 0, 2), TrainParams(), "cuda", environ)
         assert config.deepspeed_config["offload_optimizer_device"] == "cpu"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.train.conftest import killed, result_bytes, sigterm, stopped_at
 from tests.train.toys import random_samples, save_encodec, write_empty_pack, write_pack
 from train import run
 from train.inputs import read_run
@@ -57,11 +58,10 @@ def test_a_run_publishes_adapter_metrics_log_settings_and_card(project):
 
 def test_two_runs_give_the_same_bytes(project, tmp_path):
     run.main(arguments(project))
-    first = {path.name: path.read_bytes() for path in (project / "runs/toy").rglob("*") if path.is_file()}
+    first = result_bytes(project)
     shutil.rmtree(project / "runs")
     run.main(arguments(project))
-    again = {path.name: path.read_bytes() for path in (project / "runs/toy").rglob("*") if path.is_file()}
-    assert first == again
+    assert result_bytes(project) == first
 
 
 def test_a_finished_run_is_only_put_in_place_again(project, capsys):
@@ -104,24 +104,13 @@ DRAWN = ("order=shuffled", "example_crop=random", "null_share=0.2", "bucket_batc
 
 
 @pytest.mark.parametrize("drawn", [(), DRAWN], ids=["default", "all that is drawn"])
-def test_sigterm_then_the_same_command_ends_with_the_same_bytes(project, monkeypatch, capsys, drawn):
+def test_sigterm_then_the_same_command_ends_with_the_same_bytes(project, capsys, drawn):
     more = [part for value in drawn for part in ("--set", f"train.{value}")]
     run.main(arguments(project, *more))
     undisturbed, log = adapter_bytes(project), (project / "runs/toy/train_log.jsonl").read_bytes()
     shutil.rmtree(project / "runs")
-    from train.icl import batches
-
-    draw = batches.train_batch
-
-    def interrupted(shards, i, *rest, **options):
-        if i == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return draw(shards, i, *rest, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(batches, "train_batch", interrupted)
-        with pytest.raises(SystemExit) as left:
-            run.main(arguments(project, *more))
+    with stopped_at(2, sigterm) as left:
+        run.main(arguments(project, *more))
     assert left.value.code == 128 + signal.SIGTERM
     assert not (project / "runs/toy").exists()
     run.main(arguments(project, *more))
@@ -159,40 +148,24 @@ def test_kill_9_then_the_same_command_ends_with_the_same_bytes(project, capsys):
     assert adapter_bytes(project) == undisturbed
 
 
-def everything(root: Path) -> dict[str, bytes]:
-    files = (path for path in (root / "runs/toy").rglob("*") if path.is_file())
-    return {path.name: path.read_bytes() for path in files}
-
-
-def test_settings_of_no_effect_may_change_between_a_kill_and_the_resume(project, monkeypatch, capsys):
+def test_settings_of_no_effect_may_change_between_a_kill_and_the_resume(project, capsys):
     run.main(arguments(project))
-    undisturbed = everything(project)
+    undisturbed = result_bytes(project)
     shutil.rmtree(project / "runs")
-    from train.icl import batches
-
-    draw = batches.train_batch
-
-    def killed(shards, i, *rest, **options):
-        if i == 5:
-            raise KeyboardInterrupt
-        return draw(shards, i, *rest, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(batches, "train_batch", killed)
-        with pytest.raises(SystemExit):
-            run.main(arguments(project))
+    with stopped_at(5, killed):
+        run.main(arguments(project))
     changed = ("checkpoint_every_steps=1", "keep_checkpoints=9", "loader_workers=2", "preflight=false")
     flags = [part for value in (*changed, "tracking=tensorboard") for part in ("--set", f"train.{value}")]
     run.main(arguments(project, *flags))
     assert "going on from step 4" in capsys.readouterr().err
-    assert everything(project) == undisturbed
+    assert result_bytes(project) == undisturbed
 
 
 @pytest.mark.parametrize("where", ["validate", "keep_best"])
 def test_a_stop_while_validating_ends_with_the_same_bytes(project, monkeypatch, capsys, where):
     flags = arguments(project, "--val", str(project / "shards/test"), "--set", "train.validate_every_steps=3")
     run.main(flags)
-    undisturbed = everything(project)
+    undisturbed = result_bytes(project)
     shutil.rmtree(project / "runs")
     real = getattr(run, where)
 
@@ -206,13 +179,13 @@ def test_a_stop_while_validating_ends_with_the_same_bytes(project, monkeypatch, 
             run.main(flags)
     run.main(flags)
     assert "going on from step 3" in capsys.readouterr().err
-    assert everything(project) == undisturbed
+    assert result_bytes(project) == undisturbed
 
 
 def test_a_stop_after_the_last_step_costs_no_step(project, monkeypatch, capsys):
     flags = arguments(project, "--set", "train.checkpoint_every_steps=4")
     run.main(flags)
-    undisturbed = everything(project)
+    undisturbed = result_bytes(project)
     shutil.rmtree(project / "runs")
 
     def stopped(*_, **__):
@@ -225,7 +198,7 @@ def test_a_stop_after_the_last_step_costs_no_step(project, monkeypatch, capsys):
     assert left.value.code == 130
     run.main(flags)
     assert "going on from step 6" in capsys.readouterr().err
-    assert everything(project) == undisturbed
+    assert result_bytes(project) == undisturbed
 
 
 def test_validation_is_an_exact_epoch_unless_asked_for_less(project):

@@ -58,7 +58,7 @@ def test_a_run_publishes_codes_of_validation_prompts_and_is_not_changed_by_it(pr
     assert sampled(project) == found
 
 
-def test_sampling_touches_no_generator_and_helpers_write_nothing(project, musicgen, tmp_path):
+def test_sampling_touches_no_generator_and_other_processes_write_nothing(project, musicgen, tmp_path):
     model = load_model(str(musicgen), params=TrainParams(num_samples=1))
     val = PackedShards(sorted((project / "shards/test").glob("*.tar")), CODEC)
     before = torch.get_rng_state()
@@ -138,6 +138,8 @@ def test_damaged_codes_are_named(codes, capsys):
     assert (code, "no array of codes" in text) == (1, True)
     np.save(path, np.full((4, 3), 99, np.uint16))
     assert "not the codes that the json beside it tells of" in failing(codes, capsys, "--codes", str(folder))[1]
+    np.save(path, np.zeros((4, 0), np.uint16))
+    assert "holds not one code; delete it" in failing(codes, capsys, "--codes", str(folder))[1]
     other.with_suffix(".json").unlink()
     assert "needs the json" in failing(codes, capsys, "--codes", str(folder))[1]
     other.with_suffix(".json").write_text("{}")

@@ -19,7 +19,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tests.train.conftest import make_toy_project
+from tests.train.conftest import make_toy_project, result_bytes
 from train.data import PackedShards
 from train.icl.adapter import load_trained, make_trainable
 from train.icl.batches import train_batch
@@ -36,11 +36,14 @@ FSDP_ENVIRON = {
     "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
     "FSDP_TRANSFORMER_CLS_TO_WRAP": "MusicgenDecoderLayer",
 }
-"""What `accelerate launch --config_file train/launch/fsdp.yaml` tells each process."""
+"""What `accelerate launch --config_file train/launch/fsdp.yaml` tells each process.
+
+The part of it that the trainer reads; what is false there is left out.
+"""
 # Nothing is drawn, so that a batch of 4 shows what two of 2 show; and no step depends on the number of steps.
 SETTINGS = ("num_examples=3", "batch_size=2", "schedule=constant", "steps=100")
 START_S = 600
-"""Until processes have imported all that they need, on a busy machine."""
+"""Until processes have imported all that they need."""
 pytestmark = pytest.mark.timeout(2 * START_S)
 
 
@@ -89,11 +92,6 @@ def wait_for_checkpoint(root: Path, processes) -> None:
 
 def losses(log: Path) -> list[float]:
     return [line["loss"] for line in read_log(log) if "loss" in line]
-
-
-def result_bytes(root: Path) -> dict[str, bytes]:
-    files = (path for path in (root / "runs/toy").rglob("*") if path.is_file())
-    return {path.name: path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 
@@ -14,6 +12,7 @@ import pytest
 import torch
 
 from pipeline.errors import ParamsError
+from tests.train.conftest import sigterm, stopped_at
 from tests.train.test_run import adapter_bytes, arguments, failing
 from train import run, tracking
 from train.params import TrainParams
@@ -61,25 +60,14 @@ def test_memory_is_the_processes_own_where_there_is_no_gpu(monkeypatch):
 
 
 @needs_tensorboard
-def test_a_stopped_and_resumed_run_draws_one_curve_and_keeps_its_bytes(project, monkeypatch):
+def test_a_stopped_and_resumed_run_draws_one_curve_and_keeps_its_bytes(project):
     run.main(arguments(project, "--val", str(project / "shards/test")))
     plain = adapter_bytes(project)
     assert not list((project / "runs").rglob("events.*"))
     again = [*arguments(project, "--val", str(project / "shards/test")), "--set", "train.tracking=tensorboard"]
     again[again.index("toy")] = "again"
-    from train.icl import batches
-
-    draw = batches.train_batch
-
-    def interrupted(shards, i, *rest, **options):
-        if i == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return draw(shards, i, *rest, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(batches, "train_batch", interrupted)
-        with pytest.raises(SystemExit):
-            run.main(again)
+    with stopped_at(2, sigterm):
+        run.main(again)
     run.main(again)
     [folder] = (project / "runs/.work/again").glob("*/tracking/tensorboard")
     curves = scalars(folder)
@@ -104,12 +92,13 @@ def test_what_came_after_the_checkpoint_is_hidden(tmp_path):
     assert scalars(tmp_path / "tracking/tensorboard") == {"loss": [(step, float(step)) for step in range(1, 8)]}
 
 
-def test_a_tracker_that_is_not_installed_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+def test_a_tracker_that_is_not_installed_is_refused_with_the_command_that_installs_it(tmp_path, monkeypatch):
     monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
-    Tracker(TrainParams(tracking=("tensorboard",)), tmp_path, step=0).log(1, {"loss": 1.0})
-    text = capsys.readouterr().err
-    assert text.count("\n") == 1
-    assert "train.tracking tensorboard: not installed, training goes on without; `uv pip install tensorboard`" in text
+    message = (
+        r"train\.tracking tensorboard: not installed; `uv pip install tensorboard`, or set train\.tracking to none"
+    )
+    with pytest.raises(ParamsError, match=message):
+        Tracker(TrainParams(tracking=("tensorboard",)), tmp_path, step=0)
     Tracker(TrainParams(tracking="none"), tmp_path, step=0).close()
     assert not (tmp_path / "tracking").exists()
 

@@ -17,11 +17,12 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
 from pipeline.music.sequence import build_prefix, delay_mask, pad_id, undelay
-from train.augment import nearest_examples, null_episode, without_text
-from train.data import Episode
+from train.augment import nearest_examples, null_episode, plain_context, without_text
+from train.data import Episode, key_random
 from train.icl.batches import clap_vectors
 from train.icl.model import IclModel
 from train.icl.states import lay_columns, read_states, states_mask
+from train.params import GenerateParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +106,27 @@ def generate_codes(model: IclModel, context: Episode, *, num_frames: int, sampli
         for _, stream in weighted:
             stream.append(column_K)
     return undelay(whole.columns_BKS[0, :, num_prefix:].cpu().numpy())
+
+
+def sample_target(
+    model: IclModel, episode: Episode, params: GenerateParams
+) -> tuple[NDArray[np.uint16], Episode, Sampling]:
+    """Sample the codes of an episode's target, from (seed, key), as many frames as it has or `max_frames` allows.
+
+    Returns:
+        Codes, the episode as it was shown, and how codes were chosen.
+    """
+    context = plain_context(episode, params.num_examples, model.params)
+    sampling = Sampling(
+        temperature=params.temperature,
+        top_k=params.top_k,
+        guidance_scale=params.guidance_scale,
+        examples_guidance=params.examples_guidance,
+        text_guidance=params.text_guidance,
+        seed=int(key_random(params.seed, 0, episode.key).integers(2**63)),
+    )
+    num_frames = min(params.max_frames, context.target_KT.shape[1])
+    return generate_codes(model, context, num_frames=num_frames, sampling=sampling), context, sampling
 
 
 def branches(context: Episode, sampling: Sampling) -> list[tuple[float, Episode]]:

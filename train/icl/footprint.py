@@ -27,7 +27,7 @@ from train.icl.adapter import make_trainable
 from train.icl.frozen import frozen_bytes
 from train.icl.loss import mean_loss
 from train.icl.model import IclModel, add_separator_rows
-from train.params import LORA_TARGETS, TrainParams
+from train.params import LORA_TARGETS, NO_EFFECT, TrainParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,9 @@ class Footprint:
 MOMENT_BYTES = {"adamw": 8.0, "adamw8bit": 2.0 + 8 / 256, "adafactor": 0.0}
 """Per trained weight; in 8 bits each 256 share a float32 for both moments. Adafactor keeps rows and columns."""
 NO_BYTES = (
+    *NO_EFFECT,
     *("seed", "steps", "learning_rate", "warmup_steps", "accumulate", "log_every_steps", "publish", "caption"),
-    *("checkpoint_every_steps", "keep_checkpoints", "validate_every_steps", "order", "schedule", "max_bad_steps"),
+    *("validate_every_steps", "order", "schedule", "max_bad_steps"),
 )
 """Settings that take no memory: plans are counted once for all of their values."""
 LAYER = re.compile(r"decoder\.layers\.(\d+)\.")
