@@ -445,7 +445,7 @@ def test_verify_does_not_blame_other_programs_for_having_no_index(tmp_path: Path
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (gzip.compress(b""), "not a tar but gzip; unpack it first"),
+        (gzip.compress(b"", mtime=0), "not a tar but gzip; unpack it first"),
         (b"hello", "not a tar, 5 bytes"),
         (b"hello" * 200, "not a tar;"),
         (b"", "cannot be read (an empty file); make it again"),
