@@ -82,6 +82,8 @@ def test_what_fsdp_cannot_save_is_refused(settings, environ, message):
 def test_what_ddp_can_save_is_not_refused():
     for settings in ({"optimiser": "adamw8bit"}, {"base_weights": "nf4"}, {"optimiser": "adafactor"}):
         refuse_pairs(DDP, TrainParams(**settings), "cuda", {})
+        with pytest.raises(ParamsError):
+            refuse_pairs(Launch("fsdp", 0, 2), TrainParams(**settings), "cuda", FSDP_ENVIRON)
 
 
 @pytest.mark.parametrize(

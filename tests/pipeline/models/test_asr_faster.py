@@ -6,6 +6,7 @@ import _ctypes
 import json
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,7 +190,8 @@ def test_the_library_of_a_wheel_is_found(tmp_path, monkeypatch):
     shutil.copy(_ctypes.__file__, wheel / "libthere.so.12")
     monkeypatch.setattr(asr_faster, "_CUBLAS", "libthere.so.12")
     monkeypatch.syspath_prepend(tmp_path)
-    asr_faster._load_cublas()  # else it raises: see above
+    asr_faster._load_cublas()
+    assert str(wheel / "libthere.so.12") in Path("/proc/self/maps").read_text()
 
 
 def test_loading_says_what_is_missing_or_damaged(folder, tmp_path):
